@@ -1,0 +1,1 @@
+"""The controller: observes the state remote, decides, and commits its decisions."""

@@ -1,0 +1,1 @@
+"""What dstack means: values and pure functions. No I/O, no clock, no randomness."""

@@ -1,0 +1,114 @@
+"""A job: the fully resolved spec of one workflow and matrix combination, as a git object (DESIGN section 5)."""
+
+from enum import StrEnum
+
+from dstack.model.codec import Value, blob_id, decode, encode
+
+JOB_LIMIT = 2 * 1024 * 1024
+
+
+class Reason(StrEnum):
+    """Why a job ended: the closed list that users key retries on."""
+
+    OK = "ok"
+    EXIT = "exit"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    STOPPED = "stopped"
+    ABORTED = "aborted"
+    LOST = "lost"
+    INTERRUPTED = "interrupted"
+    IMAGE_PULL = "image-pull"
+    IMAGE_AUTH = "image-auth"
+    CHECKOUT = "checkout"
+    INPUT_MISSING = "input-missing"
+    UPLOAD_FAILED = "upload-failed"
+    DISK_FULL = "disk-full"
+    REJECTED = "rejected"
+    SIGNATURE = "signature"
+    DEPENDENCY = "dependency"
+    INVALID = "invalid"
+    INTERNAL = "internal"
+
+
+class Resources(Value, kw_only=True):
+    """What a job needs. `cpu` in cores, `memory` and `shm_size` in bytes; None means unlimited (a cpu counts as one)."""
+
+    cpu: float | None = None
+    memory: int | None = None
+    shm_size: int | None = None
+
+
+class Retry(Value, kw_only=True):
+    """`attempts` further tries on the reasons named (empty: every failure but stop and abort); `backoff` in seconds."""
+
+    attempts: int = 0
+    on: tuple[Reason, ...] = ()
+    backoff: float = 0.0
+
+
+class Need(Value, kw_only=True):
+    """A job of the same run that must be DONE first, and whose artifacts are inputs.
+
+    `under` is empty, or the `name=value,…` folder its artifacts appear under when several jobs of a matrix are needed.
+    """
+
+    job: str
+    workflow: str
+    under: str = ""
+
+
+class Job(Value, kw_only=True):
+    """One job. Its id depends on every field, and on the run through `root`.
+
+    `matrix`, `variables` and `environment` map names to text. `artifacts` are relative to `working_dir`, or absolute in
+    a container. `timeout` and `stop_grace` are in seconds.
+    """
+
+    version: int = 1
+    root: str
+    workflow: str
+    matrix: dict[str, str] = {}
+    image: str | None = None
+    shell: str = "sh"
+    commands: tuple[str, ...]
+    environment: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    needs: tuple[Need, ...] = ()
+    artifacts: tuple[str, ...] = ()
+    working_dir: str = "."
+    resources: Resources = Resources()
+    timeout: float | None = None
+    stop_grace: float = 30.0
+    retry: Retry | None = None
+    cache: bool = True
+
+    @property
+    def title(self) -> str:
+        """For people: `train`, or `train[lr=0.1,seed=2]`."""
+        return f"{self.workflow}[{matrix_text(self.matrix)}]" if self.matrix else self.workflow
+
+
+def matrix_text(matrix: dict[str, str]) -> str:
+    """`name=value,…` in the order of names."""
+    return ",".join(f"{name}={value}" for name, value in sorted(matrix.items()))
+
+
+def to_bytes(job: Job) -> bytes:
+    """The content of the job's blob."""
+    return encode(job)
+
+
+def job_oid(job: Job) -> str:
+    """The full id of the job's blob; notes are attached to it."""
+    return blob_id(to_bytes(job))
+
+
+def from_bytes(data: bytes) -> Job:
+    """Parse a job's blob. Raises Invalid."""
+    return decode(data, Job, "job object", limit=JOB_LIMIT)
+
+
+def short(oid: str) -> str:
+    """A job's id as users see it: the first 12 digits."""
+    return oid[:12]

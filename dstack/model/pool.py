@@ -1,0 +1,111 @@
+"""What runners say of themselves: registration (in git), heartbeat (in the store), and the attempts assigned to them."""
+
+from enum import StrEnum
+
+from dstack.model.codec import Value
+from dstack.model.runspec import Desired, Utc
+
+
+class RunnerState(StrEnum):
+    """What a runner announces."""
+
+    LIVE = "live"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class Phase(StrEnum):
+    """Where an attempt is, by its runner."""
+
+    WAITING = "waiting"
+    PREPARING = "preparing"
+    RUNNING = "running"
+    UPLOADING = "uploading"
+    ENDED = "ended"
+
+
+class Capacity(Value, kw_only=True):
+    """`cpu` in cores, `memory` in bytes."""
+
+    cpu: float
+    memory: int
+
+
+class Registration(Value, kw_only=True):
+    """`runner.json` in `refs/dstack/runners/<runner>`. `instance` is the state folder's id, `start` this start's nonce."""
+
+    version: int = 1
+    repository: str
+    runner: str
+    instance: str
+    start: str
+    host: str
+    capacity: Capacity
+    labels: tuple[str, ...] = ()
+    executors: tuple[str, ...] = ()
+    software: str = ""
+    store: str
+    state: RunnerState = RunnerState.LIVE
+    at: Utc
+
+
+class Heartbeat(Value, kw_only=True):
+    """`runners/<runner>.<instance>.json` in the store.
+
+    `attempts` maps `<job>.<attempt>` to its phase. `assignment` is the assignment commit last read. `polls` counts
+    successful polls of the remote. `retry_after`: seconds the remote told the runner to stay away.
+    """
+
+    version: int = 1
+    runner: str
+    instance: str
+    start: str
+    beats: int
+    polls: int
+    assignment: str | None = None
+    attempts: dict[str, Phase] = {}
+    free: Capacity
+    retry_after: float | None = None
+    at: Utc
+
+
+class Input(Value, kw_only=True):
+    """Artifacts to put in place before the commands: a manifest's digest, and the folder they appear under (or '')."""
+
+    job: str
+    manifest: str
+    under: str = ""
+
+
+class Attempt(Value, kw_only=True):
+    """`attempt.json` in an assignment: all a runner needs beside the job object.
+
+    `run` is a RunKey's text. `order` sorts a runner's backlog. `log` is a key prefix without trailing slash.
+    """
+
+    version: int = 1
+    repository: str
+    run: str
+    root: str
+    snapshot: str
+    job: str
+    attempt: int
+    generation: int = 1
+    instance: str
+    nonce: str
+    inputs: tuple[Input, ...] = ()
+    restore: str | None = None
+    log: str
+    store: str
+    order: str = ""
+    desired: Desired = Desired.RUN
+
+    @property
+    def key(self) -> str:
+        """`<job>.<attempt>`: unique over all runs."""
+        return attempt_key(self.job, self.attempt)
+
+
+def attempt_key(job: str, attempt: int) -> str:
+    """How heartbeats, assignments and runners name an attempt: the job's 12 digits, a dot, the number."""
+    return f"{job[:12]}.{attempt}"

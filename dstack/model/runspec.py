@@ -1,0 +1,86 @@
+"""`run.yaml`: what was submitted (the root, fixed) and what is wanted now (the tip) — DESIGN section 4."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
+
+from dstack.model.codec import Value
+
+Utc = Annotated[datetime, Meta(tz=True)]
+
+
+class Desired(StrEnum):
+    """What is wanted of a run or an attempt."""
+
+    RUN = "run"
+    STOP = "stop"
+    ABORT = "abort"
+
+
+class Via(StrEnum):
+    """What made the run."""
+
+    CLI = "cli"
+    PUSH = "push"
+    SCHEDULE = "schedule"
+    PULL_REQUEST = "pull-request"
+    API = "api"
+
+
+class Options(Value, kw_only=True):
+    """How the run is to be treated. A higher `priority` goes first. `only`: the one runner it may run on (`--local`)."""
+
+    priority: int = 0
+    cache: bool = True
+    tag: str | None = None
+    only: str | None = None
+
+
+class Code(Value, kw_only=True):
+    """Where the snapshot comes from: `snapshot` is what runs; the rest is for people.
+
+    `contents` maps each workflow of the graph to the digest of the files it depends on.
+    """
+
+    url: str | None = None
+    branch: str | None = None
+    commit: str
+    snapshot: str
+    contents: dict[str, str] = {}
+
+
+class RunSpec(Value, kw_only=True):
+    """The fixed part, read from the root alone.
+
+    `variables` holds overrides by section (a workflow's name, or `global`), as typed. `environment` was taken from the
+    submitter. `nonce` makes every root unique.
+    """
+
+    version: int = 1
+    repository: str
+    run: str
+    workflow: str
+    variables: dict[str, dict[str, str]] = {}
+    matrix: dict[str, tuple[str, ...]] = {}
+    environment: dict[str, str] = {}
+    code: Code
+    planner: int = 1
+    submitted_by: str
+    submitted_at: Utc
+    via: Via = Via.CLI
+    options: Options = Options()
+    nonce: str
+
+
+class Wanted(Value, kw_only=True):
+    """The changing part, read from the tip. It holds for its `generation` only. `jobs`: stop or abort single jobs.
+
+    `root` is None in the root itself, whose id it can't contain.
+    """
+
+    root: str | None = None
+    desired: Desired = Desired.RUN
+    jobs: dict[str, Desired] = {}
+    generation: int = 1

@@ -1,0 +1,1 @@
+"""Bulk bytes: artifacts, logs, heartbeats, in a folder or in S3."""

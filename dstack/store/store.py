@@ -1,0 +1,54 @@
+"""What a store must do. Implementations: a folder, memory; S3 later. Everything above knows this Protocol only."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import BinaryIO, NamedTuple, Protocol
+
+
+class Head(NamedTuple):
+    """What a store says of an object: `size` in bytes, `modified` by the store's own clock."""
+
+    key: str
+    size: int
+    modified: datetime
+
+
+class Store(Protocol):
+    """Bytes by key. Keys are `/`-separated names without `.`, `..`, empty or odd parts; anything else raises Invalid.
+
+    Every method may raise Unavailable (away for now) or Failed (no rights, full disk).
+    """
+
+    url: str
+
+    def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
+        """Store whole or not at all. False where `if_absent` and the key exists already (nothing is written)."""
+        ...
+
+    def get(self, key: str, *, limit: int) -> bytes | None:
+        """The whole object; None where there is none. Raises Invalid where it has more than `limit` bytes."""
+        ...
+
+    def open(self, key: str) -> AbstractContextManager[BinaryIO] | None:
+        """A stream of the object, from its beginning; None where there is none."""
+        ...
+
+    def head(self, key: str) -> Head | None:
+        """Size and time without the bytes; None where there is none."""
+        ...
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Head]:
+        """Objects whose key starts with `prefix` (a folder, ending in `/`) and sorts behind `after`, by key.
+
+        Only for flat folders: nothing below a further `/` is promised to be in order.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove the object. No error where there is none."""
+        ...
+
+    def now(self) -> datetime:
+        """The store's own clock."""
+        ...

@@ -1,0 +1,1 @@
+"""The HTTP face of the controller. Nothing listens yet: polling and file watching wake the loop."""
