@@ -12,7 +12,7 @@ from dstack.model.status import Status
 LINE_LIMIT = 4 * 1024 * 1024
 
 
-class Event(Value, kw_only=True, tag_field="event"):
+class Event(Value, frozen=True, kw_only=True, tag_field="event"):
     """What every event carries. `seq` counts per writer and note, from 1; `at` is for display; `message` for people."""
 
     seq: int
@@ -20,7 +20,7 @@ class Event(Value, kw_only=True, tag_field="event"):
     message: str = ""
 
 
-class Planned(Event, kw_only=True, tag="planned"):
+class Planned(Event, frozen=True, kw_only=True, tag="planned"):
     """Controller, on the root: the run's jobs (full ids, in plan order) and the store its bytes go to."""
 
     generation: int
@@ -28,14 +28,14 @@ class Planned(Event, kw_only=True, tag="planned"):
     store: str
 
 
-class Resumed(Event, kw_only=True, tag="resumed"):
+class Resumed(Event, frozen=True, kw_only=True, tag="resumed"):
     """Controller, on the root: a new life of the jobs named (12 digits)."""
 
     generation: int
     jobs: tuple[str, ...]
 
 
-class RunFinished(Event, kw_only=True, tag="finished"):
+class RunFinished(Event, frozen=True, kw_only=True, tag="finished"):
     """Controller, on the root: every job is finished; or the run can't be planned (`reason` invalid)."""
 
     generation: int
@@ -44,7 +44,7 @@ class RunFinished(Event, kw_only=True, tag="finished"):
     counts: dict[str, int] = {}
 
 
-class JobSummary(Event, kw_only=True, tag="job"):
+class JobSummary(Event, frozen=True, kw_only=True, tag="job"):
     """Controller, on the root, at the end: a line per job, for people who read notes with git."""
 
     generation: int
@@ -55,7 +55,7 @@ class JobSummary(Event, kw_only=True, tag="job"):
     exit_code: int | None = None
 
 
-class Assigned(Event, kw_only=True, tag="assigned"):
+class Assigned(Event, frozen=True, kw_only=True, tag="assigned"):
     """Controller, on a job: this attempt belongs to this instance of this runner. `restore`: a manifest's digest."""
 
     generation: int
@@ -66,7 +66,7 @@ class Assigned(Event, kw_only=True, tag="assigned"):
     restore: str | None = None
 
 
-class Revoked(Event, kw_only=True, tag="revoked"):
+class Revoked(Event, frozen=True, kw_only=True, tag="revoked"):
     """Controller, on a job: nothing this attempt reports counts any more; another may follow."""
 
     generation: int
@@ -74,7 +74,7 @@ class Revoked(Event, kw_only=True, tag="revoked"):
     reason: Reason
 
 
-class Reused(Event, kw_only=True, tag="reused"):
+class Reused(Event, frozen=True, kw_only=True, tag="reused"):
     """Controller, on a job: finished by the equal job of another run."""
 
     generation: int
@@ -83,7 +83,7 @@ class Reused(Event, kw_only=True, tag="reused"):
     manifest: str
 
 
-class Finished(Event, kw_only=True, tag="finished"):
+class Finished(Event, frozen=True, kw_only=True, tag="finished"):
     """Controller, on a job: the one commit point. `attempt` and `runner` are None where nothing ran."""
 
     generation: int
@@ -95,14 +95,14 @@ class Finished(Event, kw_only=True, tag="finished"):
     manifest: str | None = None
 
 
-class Usage(Value, kw_only=True):
+class Usage(Value, frozen=True, kw_only=True):
     """What an attempt took: seconds of processor time, peak bytes of memory. None where not measured."""
 
     cpu_seconds: float | None = None
     memory_peak: int | None = None
 
 
-class Times(Value, kw_only=True):
+class Times(Value, frozen=True, kw_only=True):
     """When each phase began, by the runner's clock; for display, and durations of one runner."""
 
     preparing: Utc | None = None
@@ -111,7 +111,7 @@ class Times(Value, kw_only=True):
     ended: Utc | None = None
 
 
-class Started(Event, kw_only=True, tag="started"):
+class Started(Event, frozen=True, kw_only=True, tag="started"):
     """Runner, on a job: the commands of this attempt are running. `log` is the key prefix of its log."""
 
     attempt: int
@@ -120,7 +120,7 @@ class Started(Event, kw_only=True, tag="started"):
     log: str
 
 
-class Ended(Event, kw_only=True, tag="ended"):
+class Ended(Event, frozen=True, kw_only=True, tag="ended"):
     """Runner, on a job: a claim about an attempt. `status` is DONE, FAILED, STOPPED or ABORTED.
 
     `log_size` in bytes. `manifest` is the digest of the artifact set, also of a failed job. `image` is the digest of the
@@ -152,7 +152,7 @@ RunnerEvent = Started | Ended
 E = TypeVar("E")
 
 
-class Parsed(Value, kw_only=True):
+class Parsed(Value, frozen=True, kw_only=True):
     """A note as read: the events known to this version, and a sentence for each line that is broken.
 
     `lines` counts all lines, so that the next `seq` is `lines + 1` even behind unknown or broken ones.

@@ -31,7 +31,7 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
-class Resources(Value, kw_only=True):
+class Resources(Value, frozen=True, kw_only=True):
     """What a job needs. `cpu` in cores, `memory` and `shm_size` in bytes; None means unlimited (a cpu counts as one)."""
 
     cpu: float | None = None
@@ -39,7 +39,7 @@ class Resources(Value, kw_only=True):
     shm_size: int | None = None
 
 
-class Retry(Value, kw_only=True):
+class Retry(Value, frozen=True, kw_only=True):
     """`attempts` further tries on the reasons named (empty: every failure but stop and abort); `backoff` in seconds."""
 
     attempts: int = 0
@@ -47,7 +47,7 @@ class Retry(Value, kw_only=True):
     backoff: float = 0.0
 
 
-class Need(Value, kw_only=True):
+class Need(Value, frozen=True, kw_only=True):
     """A job of the same run that must be DONE first, and whose artifacts are inputs.
 
     `under` is empty, or the `name=value,…` folder its artifacts appear under when several jobs of a matrix are needed.
@@ -58,7 +58,7 @@ class Need(Value, kw_only=True):
     under: str = ""
 
 
-class Job(Value, kw_only=True):
+class Job(Value, frozen=True, kw_only=True):
     """One job. Its id depends on every field, and on the run through `root`.
 
     `matrix`, `variables` and `environment` map names to text. `artifacts` are relative to `working_dir`, or absolute in

@@ -16,7 +16,7 @@ class Kind(StrEnum):
     FOLDER = "folder"
 
 
-class Entry(Value, kw_only=True):
+class Entry(Value, frozen=True, kw_only=True):
     """One path of a set.
 
     `path` is `/`-separated, relative to the repository's root, or absolute in a container. Where it is not UTF-8, `raw`
@@ -33,7 +33,7 @@ class Entry(Value, kw_only=True):
     raw_target: bytes | None = None
 
 
-class Manifest(Value, kw_only=True):
+class Manifest(Value, frozen=True, kw_only=True):
     """`artifacts` are the declared paths, from the repository's root or absolute; `entries` is sorted by path."""
 
     version: int = 1

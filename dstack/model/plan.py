@@ -4,7 +4,7 @@ from dstack.model.codec import Value
 from dstack.model.job import Job
 
 
-class PlannedJob(Value, kw_only=True):
+class PlannedJob(Value, frozen=True, kw_only=True):
     """A job with the id its blob has in git."""
 
     oid: str
@@ -16,7 +16,7 @@ class PlannedJob(Value, kw_only=True):
         return self.oid[:12]
 
 
-class Plan(Value, kw_only=True):
+class Plan(Value, frozen=True, kw_only=True):
     """All jobs of a run, each after the jobs it needs."""
 
     jobs: tuple[PlannedJob, ...]

@@ -24,14 +24,14 @@ class Phase(StrEnum):
     ENDED = "ended"
 
 
-class Capacity(Value, kw_only=True):
+class Capacity(Value, frozen=True, kw_only=True):
     """`cpu` in cores, `memory` in bytes."""
 
     cpu: float
     memory: int
 
 
-class Registration(Value, kw_only=True):
+class Registration(Value, frozen=True, kw_only=True):
     """`runner.json` in `refs/dstack/runners/<runner>`. `instance` is the state folder's id, `start` this start's nonce."""
 
     version: int = 1
@@ -49,7 +49,7 @@ class Registration(Value, kw_only=True):
     at: Utc
 
 
-class Heartbeat(Value, kw_only=True):
+class Heartbeat(Value, frozen=True, kw_only=True):
     """`runners/<runner>.<instance>.json` in the store.
 
     `attempts` maps `<job>.<attempt>` to its phase. `assignment` is the assignment commit last read. `polls` counts
@@ -69,7 +69,7 @@ class Heartbeat(Value, kw_only=True):
     at: Utc
 
 
-class Input(Value, kw_only=True):
+class Input(Value, frozen=True, kw_only=True):
     """Artifacts to put in place before the commands: a manifest's digest, and the folder they appear under (or '')."""
 
     job: str
@@ -77,7 +77,7 @@ class Input(Value, kw_only=True):
     under: str = ""
 
 
-class Attempt(Value, kw_only=True):
+class Attempt(Value, frozen=True, kw_only=True):
     """`attempt.json` in an assignment: all a runner needs beside the job object.
 
     `run` is a RunKey's text. `order` sorts a runner's backlog. `log` is a key prefix without trailing slash.

@@ -29,7 +29,7 @@ class Via(StrEnum):
     API = "api"
 
 
-class Options(Value, kw_only=True):
+class Options(Value, frozen=True, kw_only=True):
     """How the run is to be treated. A higher `priority` goes first. `only`: the one runner it may run on (`--local`)."""
 
     priority: int = 0
@@ -38,7 +38,7 @@ class Options(Value, kw_only=True):
     only: str | None = None
 
 
-class Code(Value, kw_only=True):
+class Code(Value, frozen=True, kw_only=True):
     """Where the snapshot comes from: `snapshot` is what runs; the rest is for people.
 
     `contents` maps each workflow of the graph to the digest of the files it depends on.
@@ -51,7 +51,7 @@ class Code(Value, kw_only=True):
     contents: dict[str, str] = {}
 
 
-class RunSpec(Value, kw_only=True):
+class RunSpec(Value, frozen=True, kw_only=True):
     """The fixed part, read from the root alone.
 
     `variables` holds overrides by section (a workflow's name, or `global`), as typed. `environment` was taken from the
@@ -74,7 +74,7 @@ class RunSpec(Value, kw_only=True):
     nonce: str
 
 
-class Wanted(Value, kw_only=True):
+class Wanted(Value, frozen=True, kw_only=True):
     """The changing part, read from the tip. It holds for its `generation` only. `jobs`: stop or abort single jobs.
 
     `root` is None in the root itself, whose id it can't contain.
