@@ -1,0 +1,104 @@
+"""What the agent asks of an executor: the few verbs with which an attempt's commands are run, watched and ended.
+
+The output of an attempt is a file of frames, `<folder>/output`, that only grows (see `runner.frames`): the log is read
+from there, so a runner that was restarted finds all of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from dstack.model.errors import DstackError
+from dstack.model.events import Usage
+from dstack.model.job import Job, Reason
+
+OUTPUT = "output"
+
+
+class Signal(StrEnum):
+    """How to end an attempt: TERM asks every process of it, KILL doesn't ask."""
+
+    TERM = "TERM"
+    KILL = "KILL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """All that is needed to start an attempt.
+
+    `key` is `<job>.<attempt>`. `tree` is the checkout on this machine (repository root), writable. `folder` is the
+    attempt's own folder on this machine, where `output` and whatever the executor keeps are written. `labels` mark what
+    the executor makes (run, job, attempt, runner, instance).
+    """
+
+    key: str
+    job: Job
+    script: str
+    environment: Mapping[str, str]
+    tree: Path
+    folder: Path
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How the commands ended. `signal` is set where a signal ended them (`exit_code` is then 128 + signal).
+
+    `reason` is set only where the executor itself knows better than the exit code (oom, internal, lost).
+    """
+
+    exit_code: int | None
+    signal: int | None = None
+    oom: bool = False
+    reason: Reason | None = None
+    message: str = ""
+    usage: Usage = Usage()
+    image: str | None = None
+
+
+class StartFailed(DstackError):
+    """An attempt could not be started: with the reason and sentence the user sees."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        """`reason` of the closed list; the message says what to do."""
+        super().__init__(message)
+        self.reason = reason
+
+
+class Executor(Protocol):
+    """Runs attempts. Methods are quick but `start` (which may pull an image) and may be called from several threads.
+
+    An executor calls the `wake` it was made with (from any thread) when an attempt has ended.
+    """
+
+    name: str
+
+    def start(self, launch: Launch) -> None:
+        """Start the commands. Raises StartFailed. Starting what this executor already runs for the key adopts it."""
+        ...
+
+    def adopt(self, launch: Launch) -> bool:
+        """After a restart: take over what an earlier process started for this key. False where nothing is left of it."""
+        ...
+
+    def exited(self, key: str) -> Exit | None:
+        """How it ended; None while any of it runs. Once given, `output` is complete and never grows again."""
+        ...
+
+    def signal(self, key: str, signal: Signal) -> None:
+        """Signal every process of the attempt. No error where it has ended."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Kill what is left and remove what the executor keeps outside `folder` (a container). Idempotent."""
+        ...
+
+    def leftovers(self) -> tuple[str, ...]:
+        """Keys of attempts of this runner that still have something outside (containers), adopted or not."""
+        ...
+
+    def close(self) -> None:
+        """Stop following; leave the attempts running."""
+        ...
