@@ -67,11 +67,16 @@ class Assigned(Event, frozen=True, kw_only=True, tag="assigned"):
 
 
 class Revoked(Event, frozen=True, kw_only=True, tag="revoked"):
-    """Controller, on a job: nothing this attempt reports counts any more; another may follow."""
+    """Controller, on a job: nothing this attempt reports counts any more; another may follow.
+
+    `manifest`: the artifacts it left behind, from which the next attempt starts.
+    """
 
     generation: int
     attempt: int
     reason: Reason
+    exit_code: int | None = None
+    manifest: str | None = None
 
 
 class Reused(Event, frozen=True, kw_only=True, tag="reused"):

@@ -32,7 +32,10 @@ class Capacity(Value, frozen=True, kw_only=True):
 
 
 class Registration(Value, frozen=True, kw_only=True):
-    """`runner.json` in `refs/dstack/runners/<runner>`. `instance` is the state folder's id, `start` this start's nonce."""
+    """`runner.json` in `refs/dstack/runners/<runner>`. `instance` is the state folder's id, `start` this start's nonce.
+
+    `private`: for the one run that names it (`--local`), placed on by nobody else.
+    """
 
     version: int = 1
     repository: str
@@ -44,6 +47,7 @@ class Registration(Value, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     executors: tuple[str, ...] = ()
     software: str = ""
+    private: bool = False
     store: str
     state: RunnerState = RunnerState.LIVE
     at: Utc

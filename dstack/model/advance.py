@@ -1,0 +1,290 @@
+"""Advance one run: conclude attempts that ended or were lost, obey stops, find what is ready, finish what is complete."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from dstack.model.events import Assigned, Ended, Finished, JobSummary, Planned, Revoked, RunFinished
+from dstack.model.job import Job, Reason, short
+from dstack.model.placing import Candidate
+from dstack.model.plan import Plan, PlannedJob
+from dstack.model.pool import attempt_key
+from dstack.model.retries import last_revoked, retries_left
+from dstack.model.runspec import Desired
+from dstack.model.states import FRESH, AttemptState, JobState, RunState, run_reason, run_status
+from dstack.model.status import Status
+from dstack.model.turn import OpenAttempt, Turn, Waiting
+from dstack.model.world import Moment, RunView, World
+
+SAMPLE = 50
+
+_END = {Desired.STOP: (Status.STOPPED, Reason.STOPPED), Desired.ABORT: (Status.ABORTED, Reason.ABORTED)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerFates:
+    """What became of the runners: `lost` ones, the instance registered for each, (runner, attempt) pairs given up."""
+
+    lost: frozenset[str] = frozenset()
+    instances: Mapping[str, str] = field(default_factory=dict)
+    given_up: frozenset[tuple[str, str]] = frozenset()
+
+    def of(self, key: str, assigned: Assigned) -> str:
+        """Why nothing is to be expected of this attempt any more; empty while something is."""
+        name = assigned.runner
+        if name in self.lost or name not in self.instances:
+            return f"the runner {name} is lost"
+        if self.instances[name] != assigned.instance:
+            return f"the runner {name} was set up anew"
+        if (name, key) in self.given_up:
+            return f"the runner {name} does not know of it"
+        return ""
+
+
+def advance(run: RunView, world: World, fates: RunnerFates, now: Moment) -> Turn:
+    """Everything about one run but the choice of runners."""
+    turn = Turn(run=run, now=now, store=run.state.planned.store if run.state.planned else world.store)
+    if run.state.finished:
+        return turn
+    if run.plan is None:
+        _finish_invalid(turn)
+        return turn
+    if run.state.planned is None:
+        _plan(turn, run.plan)
+    expected = _expected(run.state)
+    for index, planned in enumerate(run.plan.jobs):
+        _Step(turn=turn, world=world, fates=fates, planned=planned, index=index, expected=expected).take()
+    if len(turn.outcomes) == len(run.plan.jobs):
+        _finish(turn, run.plan)
+    return turn
+
+
+def _finish_invalid(turn: Turn) -> None:
+    run = turn.run
+    turn.add(
+        run.root,
+        RunFinished(
+            seq=0,
+            at=turn.now.wall,
+            message=run.problem,
+            generation=run.state.generation,
+            status=Status.FAILED,
+            reason=Reason.INVALID,
+        ),
+    )
+
+
+def _plan(turn: Turn, plan: Plan) -> None:
+    count = len(plan.jobs)
+    message = f"planned {count} job{'s' if count != 1 else ''} of {turn.run.spec.workflow}"
+    jobs = tuple(planned.oid for planned in plan.jobs)
+    turn.add(
+        turn.run.root,
+        Planned(
+            seq=0, at=turn.now.wall, message=message, generation=turn.run.state.generation, jobs=jobs, store=turn.store
+        ),
+    )
+    for planned in plan.jobs:
+        turn.add_blob(planned)
+
+
+def _expected(state: RunState) -> float | None:
+    """Seconds a job of this run takes, from those that ended; None if none has."""
+    seconds: list[float] = []
+    for job in state.jobs.values():
+        ended = job.attempts[-1].ended if job.attempts else None
+        if ended and ended.times.preparing and ended.times.ended:
+            seconds.append((ended.times.ended - ended.times.preparing).total_seconds())
+            if len(seconds) == SAMPLE:
+                break
+    return max(0.0, sum(seconds) / len(seconds)) if seconds else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """One job in one turn."""
+
+    turn: Turn
+    world: World
+    fates: RunnerFates
+    planned: PlannedJob
+    index: int
+    expected: float | None
+
+    @property
+    def job(self) -> Job:
+        return self.planned.job
+
+    @property
+    def state(self) -> JobState:
+        return self.turn.run.state.jobs.get(self.planned.id, FRESH)
+
+    @property
+    def desired(self) -> Desired:
+        return self.turn.desired(self.planned.id)
+
+    def take(self) -> None:
+        state = self.state
+        if state.outcome:
+            self.turn.outcomes[self.planned.id] = (state.outcome, state.manifest)
+        elif (attempt := state.open) is None:
+            self._unassigned(state)
+        elif attempt.ended:
+            self._conclude(state, attempt, attempt.ended)
+        elif why := self.fates.of(attempt_key(self.planned.id, attempt.number), attempt.assigned):
+            self._lose(state, attempt, why)
+        else:
+            order = self.turn.order(self.index)
+            self.turn.open.append(OpenAttempt(planned=self.planned, assigned=attempt.assigned, order=order))
+
+    def _conclude(self, state: JobState, attempt: AttemptState, ended: Ended) -> None:
+        """The runner's claim counts: believe it, unless another try is due."""
+        retries = retries_left(self.job, state, ended.reason) if ended.status is Status.FAILED else 0
+        if retries and self.desired is Desired.RUN:
+            self._revoke(
+                attempt, ended.reason, f"attempt {attempt.number} failed ({ended.message or ended.reason})", ended
+            )
+            self._wait(state, attempt, ended.manifest)
+            return
+        self._finish(
+            ended.status,
+            ended.reason,
+            ended.message,
+            attempt=attempt,
+            exit_code=ended.exit_code,
+            manifest=ended.manifest,
+        )
+
+    def _lose(self, state: JobState, attempt: AttemptState, why: str) -> None:
+        self._revoke(attempt, Reason.LOST, f"attempt {attempt.number} is given up: {why}", None)
+        if self.desired is not Desired.RUN:
+            self._finish(_END[self.desired][0], Reason.LOST, why, attempt=attempt)
+        elif retries_left(self.job, state, Reason.LOST):
+            self._wait(state, attempt, attempt.assigned.restore)
+        else:
+            self._finish(Status.FAILED, Reason.LOST, f"{why}, and no retry is left", attempt=attempt)
+
+    def _unassigned(self, state: JobState) -> None:
+        if self.desired is not Desired.RUN:
+            status, reason = _END[self.desired]
+            self._finish(status, reason, f"{reason} before it had started")
+            return
+        failed = [(need, self.turn.outcomes.get(need.job, (None, None))[0]) for need in self.job.needs]
+        for need, outcome in failed:
+            if outcome and outcome is not Status.DONE:
+                status = outcome if outcome in (Status.STOPPED, Status.ABORTED) else Status.SKIPPED
+                self._finish(status, Reason.DEPENDENCY, f"{need.workflow} ({need.job}) is {outcome}")
+                return
+        if all(outcome is Status.DONE for _, outcome in failed):
+            earlier = last_revoked(state)
+            self._wait(state, earlier, earlier.revoked.manifest if earlier and earlier.revoked else None)
+
+    def _wait(self, state: JobState, earlier: AttemptState | None, restore: str | None) -> None:
+        """Queue the next attempt; after a failure, when its backoff is over."""
+        backoff = self.job.retry.backoff if self.job.retry and earlier else 0.0
+        if backoff and earlier:
+            since = self.world.settled.get(attempt_key(self.planned.id, earlier.number), self.turn.now.ticks)
+            if self.turn.now.ticks < since + backoff:
+                self.turn.wakes.append(since + backoff)
+                return
+        lost_on = frozenset(a.assigned.runner for a in state.tried if a.revoked and a.revoked.reason is Reason.LOST)
+        candidate = Candidate(
+            key=self.planned.id,
+            job=self.job,
+            order=self.turn.order(self.index),
+            expected=self.expected,
+            avoid=lost_on,
+            only=self.turn.run.spec.options.only,
+        )
+        number = state.attempts[-1].number + 1 if state.attempts else 1
+        self.turn.ready.append(Waiting(planned=self.planned, candidate=candidate, attempt=number, restore=restore))
+
+    def _revoke(self, attempt: AttemptState, reason: Reason, message: str, ended: Ended | None) -> None:
+        self.turn.add(
+            self.planned.oid,
+            Revoked(
+                seq=0,
+                at=self.turn.now.wall,
+                message=message,
+                generation=self.state.generation,
+                attempt=attempt.number,
+                reason=reason,
+                exit_code=ended.exit_code if ended else None,
+                manifest=ended.manifest if ended else attempt.assigned.restore,
+            ),
+        )
+
+    def _finish(
+        self,
+        status: Status,
+        reason: Reason,
+        message: str,
+        *,
+        attempt: AttemptState | None = None,
+        exit_code: int | None = None,
+        manifest: str | None = None,
+    ) -> None:
+        event = Finished(
+            seq=0,
+            at=self.turn.now.wall,
+            message=message,
+            generation=self.state.generation,
+            status=status,
+            reason=reason,
+            attempt=attempt.number if attempt else None,
+            runner=attempt.assigned.runner if attempt else None,
+            exit_code=exit_code,
+            manifest=manifest,
+        )
+        self.turn.add(self.planned.oid, event)
+        self.turn.outcomes[self.planned.id] = (status, manifest)
+
+
+def _finish(turn: Turn, plan: Plan) -> None:
+    """Every job is finished: the run's verdict, and a line per job for those who read notes with git."""
+    statuses = [turn.outcomes[planned.id][0] for planned in plan.jobs]
+    status = run_status(RunState(), statuses)
+    ends = list(_ends(turn, plan))
+    counts = dict(Counter(str(word) for word in statuses))
+    reason = run_reason(((end.status, end.reason) for end in ends), status)
+    words = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
+    turn.add(
+        turn.run.root,
+        RunFinished(
+            seq=0,
+            at=turn.now.wall,
+            message=f"{turn.run.key.name} is {status}: {words}",
+            generation=turn.run.state.generation,
+            status=status,
+            reason=reason,
+            counts=counts,
+        ),
+    )
+    for end in ends:
+        turn.add(turn.run.root, end)
+
+
+def _ends(turn: Turn, plan: Plan) -> Iterable[JobSummary]:
+    for planned in plan.jobs:
+        state = turn.run.state.jobs.get(planned.id, FRESH)
+        new = [event for event in turn.events.get(planned.oid, ()) if isinstance(event, Finished)]
+        end = new[-1] if new else state.finished
+        finished = end if isinstance(end, Finished) else None
+        yield JobSummary(
+            seq=0,
+            at=turn.now.wall,
+            message=_summary(planned.job, finished),
+            generation=turn.run.state.generation,
+            job=short(planned.oid),
+            workflow=planned.job.workflow,
+            status=finished.status if finished else Status.DONE,
+            reason=finished.reason if finished else Reason.OK,
+            exit_code=finished.exit_code if finished else None,
+        )
+
+
+def _summary(job: Job, finished: Finished | None) -> str:
+    if finished is None:
+        return f"{job.title}: {Status.DONE}, reused"
+    where = f" on {finished.runner}" if finished.runner else ""
+    return f"{job.title}: {finished.status} ({finished.reason}){where}"

@@ -1,0 +1,165 @@
+"""The decisions of one turn: `decide(world, now)`. No I/O, no clock, no randomness.
+
+Each unfinished run is advanced by itself; then what is ready is placed on runners, and the assignment refs are derived
+anew from the attempts that are open.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dstack.model.advance import RunnerFates, advance
+from dstack.model.assigning import Held, assigned_event, attempt_of, changed_assignments
+from dstack.model.job import Job, Reason
+from dstack.model.observation import Change
+from dstack.model.placing import Placement, Room, place
+from dstack.model.pool import Phase, RunnerState
+from dstack.model.turn import OpenAttempt, Turn, Waiting
+from dstack.model.world import Moment, RunnerView, RunView, World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """`changes` belong in one atomic push. `next_at` in ticks: when to decide again if nothing happens.
+
+    `waiting` says of each job that waits for a runner (12 digits) why.
+    """
+
+    changes: tuple[Change, ...]
+    next_at: float | None
+    waiting: Mapping[str, str]
+
+
+def decide(world: World, now: Moment) -> Decisions:
+    """All that can be decided now."""
+    fates = fates_of(world, now)
+    turns = [
+        advance(run, world, fates, now) for run in world.runs if not run.state.finished and _ours(run, world, fates)
+    ]
+    queue = [waiting.candidate for turn in turns for waiting in turn.ready]
+    placement = place(queue, rooms_of(world, turns, fates), interval=world.interval)
+    held = _hold(world, turns, placement)
+    changes: list[Change] = [turn.notes() for turn in turns if turn.events]
+    changes.extend(changed_assignments(world, held, _not_ours(world, fates)))
+    return Decisions(changes=tuple(changes), next_at=_next_at(world, turns, now), waiting=placement.waiting)
+
+
+def fates_of(world: World, now: Moment) -> RunnerFates:
+    """Which runners are lost, and which attempts they gave up."""
+    return RunnerFates(
+        lost=frozenset(name for name, runner in world.runners.items() if _lost(runner, world, now)),
+        instances={name: runner.registration.instance for name, runner in world.runners.items()},
+        given_up=frozenset(
+            (name, key)
+            for name, runner in world.runners.items()
+            for key in runner.watched.missing
+            if runner.watched.gave_up(key, world.lease, now.ticks)
+        ),
+    )
+
+
+def _lost(runner: RunnerView, world: World, now: Moment) -> bool:
+    gone = runner.registration.state is RunnerState.GONE
+    return gone or runner.watched.is_lost(world.lease, now.ticks)
+
+
+def _ours(run: RunView, world: World, fates: RunnerFates) -> bool:
+    """A `--local` run is decided beside its runner; by anybody else only when that runner is gone."""
+    if world.only:
+        return run.key == world.only
+    only = run.spec.options.only
+    return only is None or (world.settled_in and (only not in world.runners or only in fates.lost))
+
+
+def _not_ours(world: World, fates: RunnerFates) -> Mapping[str, bool]:
+    """Assignment refs that somebody else derives: those of private runners at home; beside one, all others."""
+    names = set(world.assignments) | set(world.runners)
+    if world.only:
+        own = {run.spec.options.only for run in world.runs if run.key == world.only}
+        return {name: name not in own for name in names}
+    return {
+        name: name not in fates.lost and name in world.runners and world.runners[name].registration.private
+        for name in names
+    }
+
+
+def rooms_of(world: World, turns: Iterable[Turn], fates: RunnerFates) -> list[Room]:
+    """Live runners with what is left of them beside the open attempts, and revoked ones they still show at work."""
+    rooms = {runner.name: _room(runner) for runner in world.runners.values() if _usable(runner, fates)}
+    counted: set[str] = set()
+    for turn in turns:
+        for item in turn.open:
+            counted.add(item.key)
+            if item.assigned.runner in rooms:
+                rooms[item.assigned.runner].take(item.planned.job)
+    for name, key in _busy(world):
+        if name in rooms and key not in counted and (job := _revoked_job(world, name, key)):
+            rooms[name].take(job)
+    return list(rooms.values())
+
+
+def _usable(runner: RunnerView, fates: RunnerFates) -> bool:
+    live = runner.registration.state is RunnerState.LIVE
+    return live and runner.watched.proven and runner.name not in fates.lost
+
+
+def _room(runner: RunnerView) -> Room:
+    registration = runner.registration
+    return Room(
+        runner=runner.name,
+        total=registration.capacity,
+        executors=frozenset(registration.executors),
+        private=registration.private,
+        cpu=registration.capacity.cpu,
+        memory=registration.capacity.memory,
+    )
+
+
+def _busy(world: World) -> Iterable[tuple[str, str]]:
+    for name, runner in world.runners.items():
+        if runner.watched.heartbeat:
+            for key, phase in runner.watched.heartbeat.attempts.items():
+                if phase is not Phase.ENDED:
+                    yield name, key
+
+
+def _revoked_job(world: World, runner: str, key: str) -> Job | None:
+    """The job of an attempt that was given up as lost but, by its runner's heartbeat, still runs there."""
+    job_id, _, number = key.partition(".")
+    for run in world.runs:
+        for attempt in run.state.job(job_id).attempts:
+            lost = attempt.revoked and attempt.revoked.reason is Reason.LOST
+            if lost and attempt.assigned.runner == runner and str(attempt.number) == number and run.plan:
+                return next((planned.job for planned in run.plan.jobs if planned.id == job_id), None)
+    return None
+
+
+def _hold(world: World, turns: Iterable[Turn], placement: Placement) -> Held:
+    """By runner, the attempts it should hold: those still open, and those placed now."""
+    held: Held = {}
+    for turn in turns:
+        placed = [
+            _assign(turn, waiting, world, placement)
+            for waiting in turn.ready
+            if waiting.candidate.key in placement.placed
+        ]
+        for item in (*turn.open, *placed):
+            held.setdefault(item.assigned.runner, {})[item.key] = (attempt_of(turn, item, world), item.planned)
+    return held
+
+
+def _assign(turn: Turn, waiting: Waiting, world: World, placement: Placement) -> OpenAttempt:
+    runner = world.runners[placement.placed[waiting.candidate.key]]
+    event = assigned_event(turn, waiting, runner.registration, world.entropy)
+    turn.add(waiting.planned.oid, event)
+    return OpenAttempt(planned=waiting.planned, assigned=event, order=waiting.candidate.order)
+
+
+def _next_at(world: World, turns: Iterable[Turn], now: Moment) -> float | None:
+    """The next moment at which time alone changes a decision: a lease or a backoff that ends."""
+    wakes = {wake for turn in turns for wake in turn.wakes}
+    holders = {item.assigned.runner for turn in turns for item in turn.open}
+    for name in holders & set(world.runners):
+        watched = world.runners[name].watched
+        wakes.add(watched.lost_at(world.lease))
+        wakes.update(since + 2 * world.lease for since in watched.missing.values())
+    return min((wake for wake in wakes if wake > now.ticks), default=None)
