@@ -1,0 +1,71 @@
+# make demo     the digits pipeline on this machine: no root, no Docker
+# make test     set up and run the tests (as root it also installs what they need with apt-get, and says what)
+# make check    format, lint, types, import layers, tests with coverage: what CI runs
+# make simulate SEEDS=1000
+#               controller, runners and faults on a fake clock, with as many seeds as you like
+# make bench    print the benchmarks' medians
+# make format   let ruff format and mend what it can
+# make clean    remove what was made here
+
+PYTHON ?= python3
+WORKERS ?= 2
+SEEDS ?= 300
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+INSTALLED := pyproject.toml .ci/venv examples/digits/requirements.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format-check lint types layers covered packages simulate bench format clean
+
+help:
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
+
+demo: $(VENV)/.demo
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh build/demo
+
+# Under CI the checks come along: one command, one answer.
+ifeq ($(CI),true)
+test: packages check
+else
+test: packages $(VENV)/.test
+	$(PYTEST)
+endif
+
+# --keep-going: who breaks the formatting still wants to know about the tests.
+check: $(VENV)/.dev
+	@$(MAKE) --no-print-directory --keep-going format-check lint types layers covered
+
+format-check:
+	$(BIN)/ruff format --check --quiet .
+lint:
+	$(BIN)/ruff check --quiet .
+types:
+	$(BIN)/mypy
+layers:
+	@$(BIN)/lint-imports > $(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
+covered:
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -n $(WORKERS)
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
+
+packages:
+	@.ci/packages
+
+simulate: $(VENV)/.test
+	SEEDS=$(SEEDS) $(PYTEST) --timeout=0 -q tests/test_simulation.py
+
+bench: $(VENV)/.test
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix --quiet .
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(INSTALLED)
+	@.ci/venv "$(PYTHON)" $*
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
