@@ -1,1 +1,1 @@
-"""The `dstack` command: one file per command; composes the other parts for `dstack up`."""
+"""The `dstack` and `dstack-runner` commands: one file per command, and what they share."""

@@ -1,0 +1,82 @@
+"""The one door of every command: an error becomes a message and an exit code, and nothing else leaves as a traceback."""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from dstack import __version__
+from dstack.model.errors import DstackError
+
+GOOD, TROUBLE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def passing(program: str, work: Callable[[], object]) -> int:
+    """Do the work; the result is the exit code (SPEC section 3)."""
+    _be_forgiving()
+    try:
+        result = work()
+        sys.stdout.flush()
+    except click.UsageError as error:
+        error.show()
+        return USAGE
+    except click.ClickException as error:
+        error.show()
+        return TROUBLE
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except DstackError as error:
+        _tell(f"{program}: {error}")
+        return TROUBLE
+    except BrokenPipeError:
+        _forget_stdout()
+        return TROUBLE
+    except Exception:  # noqa: BLE001 (the door: what is left is our own fault)
+        return _report(program)
+    return result if isinstance(result, int) else GOOD
+
+
+def _be_forgiving() -> None:
+    """A name that isn't text must not end a command that only wants to show it."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
+
+
+def _forget_stdout() -> None:
+    """Whoever read our output is gone (`| head`): Python must not complain again when it closes the stream."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _report(program: str) -> int:
+    """Write what went wrong into a file, for a bug report, and say where it is."""
+    text = f"{program} {__version__}, Python {sys.version}, {sys.platform}\n\n{traceback.format_exc()}"
+    last = traceback.format_exc().strip().splitlines()[-1]
+    place = _write(text)
+    where = f"A report is in {place}; please send it to us." if place else f"No report could be written:\n{text}"
+    _tell(f"{program}: a mistake of ours, not yours: {last}\n{where}")
+    return BUG
+
+
+def _write(text: str) -> Path | None:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    for folder in (Path(state) / "dstack" / "reports", Path(os.environ.get("TMPDIR", "/tmp"))):  # noqa: S108 (no secret)
+        path = folder / f"dstack-report-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            with path.open("x") as file:
+                file.write(text)
+            return path
+    return None
+
+
+def _tell(text: str) -> None:
+    with suppress(OSError, ValueError):
+        click.echo(text, err=True)

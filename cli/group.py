@@ -1,0 +1,48 @@
+"""A click group that imports a command only when it is called: `dstack --help` stays quick."""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+
+import click
+
+from cli.index import Listed
+
+TERMS = {"help_option_names": ["-h", "--help"]}
+
+
+class LazyGroup(click.Group):
+    """Commands by name from an index; their help lines stand there too."""
+
+    def __init__(self, index: Mapping[str, Listed], **attributes: object) -> None:
+        """`attributes` are click's own."""
+        super().__init__(**attributes)  # type: ignore[arg-type]  # click's own keywords, passed on
+        self._index = index
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """Names in the order of the index."""
+        return [name for name, listed in self._index.items() if not listed.hidden]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
+        """Import the command; None where there is none of that name."""
+        listed = self._index.get(cmd_name)
+        if listed is None:
+            return None
+        command: click.Command = importlib.import_module(listed.module).command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click, with a suggestion for a misspelt name."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in self._index:
+            near = difflib.get_close_matches(name, self._index, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"There is no command {name!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (likewise)
+        """The list, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, listed.help) for name, listed in self._index.items() if not listed.hidden])

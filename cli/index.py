@@ -1,0 +1,33 @@
+"""The list of commands: name, the module that holds it, and the line it has in `--help`. Nothing is imported for the list."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Listed(NamedTuple):
+    """`module` has the click command as `command`. A hidden name is another word for one that is listed."""
+
+    module: str
+    help: str
+    hidden: bool = False
+
+
+COMMANDS: Mapping[str, Listed] = {
+    "init": Listed("cli.init", "Set up a repository: id, store, access check, a sample workflow"),
+    "up": Listed("cli.up", "Controller and one runner on this machine, until interrupted"),
+    "run": Listed("cli.run", "Run a workflow: `dstack run --help` lists them"),
+    "status": Listed("cli.status", "What runs, what waits and why, what ended and how"),
+    "ps": Listed("cli.status", "The same as status", hidden=True),
+    "logs": Listed("cli.logs", "The output of a run or job"),
+    "artifacts": Listed("cli.artifacts", "What a run or job has made: list or download it"),
+    "stop": Listed("cli.stop", "Stop or abort runs and jobs"),
+    "runners": Listed("cli.runners", "The machines of the pool"),
+    "controller": Listed("cli.controller", "The controller as a daemon"),
+    "doctor": Listed("cli.doctor", "Check everything dstack needs; say how to mend it"),
+}
+
+RUNNER_COMMANDS: Mapping[str, Listed] = {
+    "config": Listed("cli.runner_config", "Set what this machine offers, and to whom"),
+    "start": Listed("cli.runner_start", "Pick up jobs and run them, until interrupted"),
+    "status": Listed("cli.runner_status", "What this machine's runner is doing"),
+}
