@@ -1,0 +1,117 @@
+"""Signs of life in the store: what runners and controllers write over and over, and who was seen when."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from dstack.model import keys
+from dstack.model.codec import Value, decode, encode
+from dstack.model.errors import Invalid
+from dstack.model.pool import Heartbeat
+from dstack.model.runspec import Utc
+from dstack.store.store import Store
+
+T = TypeVar("T")
+
+LIMIT = 4 * 1024 * 1024
+
+
+class ControllerHeartbeat(Value, frozen=True, kw_only=True):
+    """`controllers/<id>.json`: somebody is home, and how long (seconds) he may be silent before he counts as gone."""
+
+    version: int = 1
+    controller: str
+    host: str = ""
+    beats: int = 0
+    lease: float = 60.0
+    at: Utc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A runner's heartbeat, and when it was written by the store's clock."""
+
+    heartbeat: Heartbeat
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeats:
+    """All runners' heartbeats, by (runner, instance), and a sentence for each that can't be read."""
+
+    seen: Mapping[tuple[str, str], Seen] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerSeen:
+    """A controller's heartbeat, and when it was written by the store's clock."""
+
+    heartbeat: ControllerHeartbeat
+    modified: datetime
+
+
+def write_runner(store: Store, heartbeat: Heartbeat) -> None:
+    """Write a runner's heartbeat over its last one."""
+    store.put(keys.runner_heartbeat(heartbeat.runner, heartbeat.instance), encode(heartbeat))
+
+
+def delete_runner(store: Store, runner: str, instance: str) -> None:
+    """Remove the heartbeat of an instance that is gone for good."""
+    store.delete(keys.runner_heartbeat(runner, instance))
+
+
+def read_runners(store: Store) -> Heartbeats:
+    """All runners' heartbeats. One that is broken is reported, not raised; a store that is away raises Unavailable."""
+    seen: dict[tuple[str, str], Seen] = {}
+    problems: list[str] = []
+    for head in store.list(keys.RUNNERS):
+        try:
+            heartbeat = _read(store, head.key, Heartbeat)
+            if heartbeat is None:
+                continue
+            _check(head.key, keys.runner_heartbeat(heartbeat.runner, heartbeat.instance))
+        except Invalid as error:
+            problems.append(f"the heartbeat {head.key} can't be used: {error}")
+            continue
+        seen[heartbeat.runner, heartbeat.instance] = Seen(heartbeat=heartbeat, modified=head.modified)
+    return Heartbeats(seen=seen, problems=tuple(problems))
+
+
+def write_controller(store: Store, heartbeat: ControllerHeartbeat) -> None:
+    """Write a controller's heartbeat over its last one."""
+    store.put(keys.controller_heartbeat(heartbeat.controller), encode(heartbeat))
+
+
+def read_controllers(store: Store) -> tuple[ControllerSeen, ...]:
+    """All controllers' heartbeats that can be read, the newest first."""
+    found = []
+    for head in store.list(keys.CONTROLLERS):
+        try:
+            heartbeat = _read(store, head.key, ControllerHeartbeat)
+        except Invalid:
+            continue  # it is there for readers only: what can't be read tells them nothing
+        if heartbeat is not None:
+            found.append(ControllerSeen(heartbeat=heartbeat, modified=head.modified))
+    return tuple(sorted(found, key=lambda one: one.modified, reverse=True))
+
+
+def home(store: Store) -> ControllerSeen | None:
+    """A controller that was seen within its lease, by the store's clock; None where nobody is home."""
+    now = store.now()
+    for one in read_controllers(store):
+        if (now - one.modified).total_seconds() <= one.heartbeat.lease:
+            return one
+    return None
+
+
+def _read(store: Store, key: str, type_: type[T]) -> T | None:
+    data = store.get(key, limit=LIMIT)
+    return None if data is None else decode(data, type_, "it", limit=LIMIT)
+
+
+def _check(key: str, expected: str) -> None:
+    if key != expected:
+        msg = f"by its content it belongs at {expected}"
+        raise Invalid(msg)
