@@ -1,4 +1,4 @@
-"""The one door of every command: an error becomes a message and an exit code, and nothing else leaves as a traceback."""
+"""The one door of every command: an error becomes a message and an exit code; no traceback leaves."""
 
 import os
 import sys
@@ -22,23 +22,24 @@ def passing(program: str, work: Callable[[], object]) -> int:
     try:
         result = work()
         sys.stdout.flush()
-    except click.UsageError as error:
-        error.show()
-        return USAGE
-    except click.ClickException as error:
-        error.show()
-        return TROUBLE
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except DstackError as error:
+    except Exception as error:  # noqa: BLE001 (the door)
+        return _explain(program, error)
+    return result if isinstance(result, int) else GOOD
+
+
+def _explain(program: str, error: Exception) -> int:
+    if isinstance(error, click.ClickException):
+        error.show()
+        return USAGE if isinstance(error, click.UsageError) else TROUBLE
+    if isinstance(error, DstackError):
         _tell(f"{program}: {error}")
         return TROUBLE
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         _forget_stdout()
         return TROUBLE
-    except Exception:  # noqa: BLE001 (the door: what is left is our own fault)
-        return _report(program)
-    return result if isinstance(result, int) else GOOD
+    return _report(program)
 
 
 def _be_forgiving() -> None:

@@ -12,20 +12,17 @@ TERMS = {"help_option_names": ["-h", "--help"]}
 
 
 class LazyGroup(click.Group):
-    """Commands by name from an index; their help lines stand there too."""
+    """Commands by name from `index`, which also has their lines of help."""
 
-    def __init__(self, index: Mapping[str, Listed], **attributes: object) -> None:
-        """`attributes` are click's own."""
-        super().__init__(**attributes)  # type: ignore[arg-type]  # click's own keywords, passed on
-        self._index = index
+    index: Mapping[str, Listed] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """Names in the order of the index."""
-        return [name for name, listed in self._index.items() if not listed.hidden]
+        return [name for name, listed in self.index.items() if not listed.hidden]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
         """Import the command; None where there is none of that name."""
-        listed = self._index.get(cmd_name)
+        listed = self.index.get(cmd_name)
         if listed is None:
             return None
         command: click.Command = importlib.import_module(listed.module).command
@@ -36,8 +33,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click, with a suggestion for a misspelt name."""
         name = args[0] if args else ""
-        if name and not name.startswith("-") and name not in self._index:
-            near = difflib.get_close_matches(name, self._index, 1)
+        if name and not name.startswith("-") and name not in self.index:
+            near = difflib.get_close_matches(name, self.index, 1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"There is no command {name!r}.{hint}")
         return super().resolve_command(ctx, args)
@@ -45,4 +42,4 @@ class LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (likewise)
         """The list, without importing anything."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, listed.help) for name, listed in self._index.items() if not listed.hidden])
+            formatter.write_dl([(name, listed.help) for name, listed in self.index.items() if not listed.hidden])

@@ -1,4 +1,4 @@
-"""The list of commands: name, the module that holds it, and the line it has in `--help`. Nothing is imported for the list."""
+"""The list of commands: name, module, and the line each has in `--help`. Nothing is imported for the list."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

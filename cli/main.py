@@ -19,7 +19,6 @@ Examples:
 
 @click.group(
     cls=LazyGroup,
-    index=COMMANDS,
     context_settings=TERMS,
     epilog=EXAMPLE,
     help="Run machine-learning workflows on a pool of machines, with git as the only database.",
@@ -30,6 +29,9 @@ Examples:
 def dstack(ctx: click.Context, folder: Path | None) -> None:
     """Remember the folder that the command is to work in."""
     ctx.obj = folder or Path()
+
+
+dstack.index = COMMANDS
 
 
 def main(argv: list[str] | None = None) -> int:

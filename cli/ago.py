@@ -1,0 +1,30 @@
+"""Times and sizes in words."""
+
+from datetime import datetime
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+_UNITS = ((DAY * 365, "year"), (DAY * 30, "month"), (DAY * 7, "week"), (DAY, "day"), (HOUR, "hour"), (MINUTE, "min"))
+KIB = 1024
+_SIZES = ("KiB", "MiB", "GiB", "TiB")
+
+
+def ago(then: datetime | None, now: datetime) -> str:
+    """`now`, `12 sec ago`, `3 mins ago`, …; empty for no time. What another clock puts ahead of us is now, too."""
+    if then is None:
+        return ""
+    seconds = int((now - then).total_seconds())
+    if seconds < 1:
+        return "now"
+    for length, unit in _UNITS:
+        if seconds >= length:
+            count = seconds // length
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return f"{seconds} sec ago"
+
+
+def size_text(size: int) -> str:
+    """`512 B`, `1.5 MiB`."""
+    if size < KIB:
+        return f"{size} B"
+    power = min((size.bit_length() - 1) // 10, len(_SIZES))
+    return f"{size / KIB**power:.1f} {_SIZES[power - 1]}"

@@ -1,0 +1,51 @@
+"""Standard output and error: is it a terminal, how wide, is colour welcome; and text made safe to show."""
+
+import os
+import shutil
+import sys
+
+import click
+
+COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_CONTROL |= {ord("\n"): "\\n", ord("\t"): "\\t", ord("\r"): "\\r"}
+
+
+def say(text: str = "") -> None:
+    """A line of what was asked for, to standard output, at once."""
+    click.echo(text)
+
+
+def tell(text: str) -> None:
+    """A line about what is going on, to standard error: it is never in the way of a pipe."""
+    click.echo(text, err=True)
+
+
+def is_terminal() -> bool:
+    """Whether standard output is read by a person."""
+    return sys.stdout.isatty()
+
+
+def can_ask() -> bool:
+    """Whether somebody is there to answer a question."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def in_colour() -> bool:
+    """Only on a terminal, and never against the user's wish (https://no-color.org)."""
+    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def width() -> int:
+    """Columns of the terminal."""
+    return shutil.get_terminal_size().columns
+
+
+def clean(text: str) -> str:
+    """Text from a file, ref or note, without what could command a terminal."""
+    return text.translate(_CONTROL)
+
+
+def coloured(text: str, colour: str) -> str:
+    """The text in a colour, where colour is welcome."""
+    return click.style(text, fg=colour) if in_colour() else text
