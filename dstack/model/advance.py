@@ -1,4 +1,4 @@
-"""Advance one run: conclude attempts that ended or were lost, obey stops, find what is ready, finish what is complete."""
+"""Advance one run: conclude attempts that ended or were lost, obey stops, find what is ready, finish what is done."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -123,6 +123,11 @@ class _Step:
     def desired(self) -> Desired:
         return self.turn.desired(self.planned.id)
 
+    @property
+    def _stranded(self) -> bool:
+        """Whether this is a `--local` run that others must end, since nobody beside its runner does."""
+        return self.turn.run.spec.options.only is not None and self.world.only is None
+
     def take(self) -> None:
         state = self.state
         if state.outcome:
@@ -146,20 +151,13 @@ class _Step:
             )
             self._wait(state, attempt, ended.manifest)
             return
-        self._finish(
-            ended.status,
-            ended.reason,
-            ended.message,
-            attempt=attempt,
-            exit_code=ended.exit_code,
-            manifest=ended.manifest,
-        )
+        self._finish(ended.status, ended.reason, ended.message, attempt=attempt)
 
     def _lose(self, state: JobState, attempt: AttemptState, why: str) -> None:
         self._revoke(attempt, Reason.LOST, f"attempt {attempt.number} is given up: {why}", None)
         if self.desired is not Desired.RUN:
             self._finish(_END[self.desired][0], Reason.LOST, why, attempt=attempt)
-        elif retries_left(self.job, state, Reason.LOST):
+        elif not self._stranded and retries_left(self.job, state, Reason.LOST):
             self._wait(state, attempt, attempt.assigned.restore)
         else:
             self._finish(Status.FAILED, Reason.LOST, f"{why}, and no retry is left", attempt=attempt)
@@ -175,7 +173,10 @@ class _Step:
                 status = outcome if outcome in (Status.STOPPED, Status.ABORTED) else Status.SKIPPED
                 self._finish(status, Reason.DEPENDENCY, f"{need.workflow} ({need.job}) is {outcome}")
                 return
-        if all(outcome is Status.DONE for _, outcome in failed):
+        if self._stranded:
+            only = self.turn.run.spec.options.only
+            self._finish(Status.FAILED, Reason.LOST, f"its runner {only} is gone, and it could run nowhere else")
+        elif all(outcome is Status.DONE for _, outcome in failed):
             earlier = last_revoked(state)
             self._wait(state, earlier, earlier.revoked.manifest if earlier and earlier.revoked else None)
 
@@ -214,16 +215,8 @@ class _Step:
             ),
         )
 
-    def _finish(
-        self,
-        status: Status,
-        reason: Reason,
-        message: str,
-        *,
-        attempt: AttemptState | None = None,
-        exit_code: int | None = None,
-        manifest: str | None = None,
-    ) -> None:
+    def _finish(self, status: Status, reason: Reason, message: str, *, attempt: AttemptState | None = None) -> None:
+        ended = attempt.ended if attempt else None
         event = Finished(
             seq=0,
             at=self.turn.now.wall,
@@ -233,11 +226,11 @@ class _Step:
             reason=reason,
             attempt=attempt.number if attempt else None,
             runner=attempt.assigned.runner if attempt else None,
-            exit_code=exit_code,
-            manifest=manifest,
+            exit_code=ended.exit_code if ended else None,
+            manifest=ended.manifest if ended else None,
         )
         self.turn.add(self.planned.oid, event)
-        self.turn.outcomes[self.planned.id] = (status, manifest)
+        self.turn.outcomes[self.planned.id] = (status, event.manifest)
 
 
 def _finish(turn: Turn, plan: Plan) -> None:

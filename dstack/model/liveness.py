@@ -1,4 +1,4 @@
-"""Who is alive: what one observer concludes from heartbeats that change, by its own monotonic clock (DESIGN section 7.4)."""
+"""Who is alive: what one observer concludes from heartbeats that change, by its own clock (DESIGN section 7.4)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,8 @@ POLL_LEASES = 2
 class Watched:
     """One runner instance. Times are the observer's monotonic seconds.
 
-    `proven`: a change was seen, so it lives or lived within our sight. `missing`: attempts it should hold and doesn't name.
+    `proven`: a change was seen, so it lives or lived within our sight. `missing`: attempts it should hold and doesn't
+    name, with since when.
     """
 
     instance: str
@@ -62,16 +63,15 @@ def watch(before: Watch, sight: Sight, *, lease: float, now: float) -> Watch:
         return replace(before, listed=None)
     fresh = before.listed is None or now - before.listed > lease / 2
     runners = {
-        name: _watched(before.runners.get(name), registration, sight, now=now, fresh=fresh, began=before.listed is None)
+        name: _watched(before, registration, sight, now=now, fresh=fresh)
         for name, registration in sight.registrations.items()
     }
     return Watch(runners=runners, listed=now)
 
 
-def _watched(
-    before: Watched | None, registration: Registration, sight: Sight, *, now: float, fresh: bool, began: bool
-) -> Watched:
+def _watched(watch: Watch, registration: Registration, sight: Sight, *, now: float, fresh: bool) -> Watched:
     name = registration.runner
+    before = watch.runners.get(name)
     heartbeat = (sight.heartbeats or {}).get((name, registration.instance))
     if before is None or (before.instance, before.start) != (registration.instance, registration.start):
         return Watched(
@@ -81,7 +81,7 @@ def _watched(
             changed=now,
             polled=now,
             # A start that happened before our eyes is proof of life; one that we found is not.
-            proven=before is not None or not began,
+            proven=before is not None or watch.listed is not None,
         )
     beat = heartbeat != before.heartbeat
     polls = (heartbeat.polls if heartbeat else None) != (before.heartbeat.polls if before.heartbeat else None)

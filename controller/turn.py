@@ -1,0 +1,217 @@
+"""One turn of the controller: observe (one fetch) → fold → decide → one atomic push. Knows no git, store or clock."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from controller.backoff import Backoff, Refusals
+from dstack.ledger.ledger import Ledger
+from dstack.model.bucket import Bucket
+from dstack.model.decide import Decisions, decide
+from dstack.model.errors import DstackError, Invalid, Unavailable
+from dstack.model.groups import independent_groups
+from dstack.model.liveness import Sight, Watch, watch
+from dstack.model.observation import AppendNotes, Change, Observation, Outcome, Pushed
+from dstack.model.orphans import Absences
+from dstack.model.pool import Heartbeat, attempt_key
+from dstack.model.refs import RunKey
+from dstack.model.settings import Settings, parse_settings
+from dstack.model.views import Viewer
+from dstack.model.world import Moment, RunnerView, RunView, World
+
+LOG = logging.getLogger(__name__)
+
+_NOTHING_TO_DO = Pushed(outcomes={})
+
+
+class Pulse(Protocol):
+    """The store as the controller needs it."""
+
+    def heartbeats(self, urls: frozenset[str]) -> Mapping[tuple[str, str], Heartbeat]:
+        """Every runner's last heartbeat, by (runner, instance), from these stores. Raises DstackError."""
+        ...
+
+    def beat(self, now: Moment, lease: float) -> None:
+        """Tell readers that somebody is home, if it is time to. Raises DstackError."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Controller:
+    """One controller: `step` is called whenever something may have changed. Several may work on one remote.
+
+    `store` is where new runs' bytes go unless the shared settings say otherwise. `entropy` gives fresh random text, and
+    `jitter` a fresh number from 0 to 1. `only`: decide for one run alone.
+    """
+
+    ledger: Ledger
+    pulse: Pulse
+    store: str
+    entropy: Callable[[], str]
+    jitter: Callable[[], float]
+    bucket: Bucket
+    only: RunKey | None = None
+    settings: Settings = field(default_factory=Settings)
+    began: float | None = None
+    turns: int = 0
+    pushes: int = 0
+    _viewer: Viewer = field(init=False)
+    _watch: Watch = field(default_factory=Watch)
+    _absences: Absences = field(default_factory=Absences)
+    _settled: dict[str, float] = field(default_factory=dict)
+    _backoff: Backoff = field(default_factory=Backoff)
+    _refusals: Refusals = field(default_factory=Refusals)
+    _told: str = ""
+
+    def __post_init__(self) -> None:
+        """The memory of what was folded belongs to this controller."""
+        self._viewer = Viewer(self.ledger.job)
+
+    def step(self, now: Moment) -> float | None:
+        """One turn. Answers in how many seconds the next is due if nothing wakes us; None if only news matters."""
+        self.began = now.ticks if self.began is None else self.began
+        wait = max(self.bucket.ready_at(now.ticks), self._backoff.until) - now.ticks
+        if wait > 0:
+            return wait
+        self.turns += 1
+        try:
+            return self._turn(now)
+        except Unavailable as error:
+            return self._later(now, error)
+
+    def _turn(self, now: Moment) -> float | None:
+        seen = self.ledger.observe()
+        if seen.repository is None:
+            self._tell("the state remote holds no dstack repository yet: run `dstack init`")
+            return None
+        self._configure(seen)
+        world = self._world(seen, now)
+        decisions = decide(world, now)
+        changes = (*decisions.changes, *self._forget(seen, now))
+        due = self._commit(self._refusals.allowed(changes, now.ticks), seen, now)
+        self._beat(now)
+        return _earliest(due, decisions, self._refusals, now)
+
+    def _configure(self, seen: Observation) -> None:
+        """A broken config.yaml is told, and the settings before it stay."""
+        try:
+            self.settings = parse_settings(seen.config)
+        except Invalid as error:
+            self._tell(str(error))
+
+    def _world(self, seen: Observation, now: Moment) -> World:
+        lease = self.settings.lease
+        runs = self._viewer.views(seen)
+        sight = Sight(registrations=seen.runners, heartbeats=self._heartbeats(seen), assignments=seen.assignments)
+        self._watch = watch(self._watch, sight, lease=lease, now=now.ticks)
+        self._absences = self._absences.seen(seen, now.ticks)
+        self._settled = _settled(runs, self._settled, now.ticks)
+        return World(
+            repository=seen.repository or "",
+            store=self.settings.store or self.store,
+            runs=runs,
+            runners={
+                name: RunnerView(registration=registration, watched=self._watch.runners[name])
+                for name, registration in seen.runners.items()
+                if name in self._watch.runners
+            },
+            assignments=seen.assignments,
+            kept=self._absences.kept(lease, now.ticks),
+            settled=self._settled,
+            entropy=self.entropy(),
+            lease=lease,
+            interval=self.bucket.interval,
+            only=self.only,
+            settled_in=now.ticks - (self.began or 0.0) >= lease,
+        )
+
+    def _heartbeats(self, seen: Observation) -> Mapping[tuple[str, str], Heartbeat] | None:
+        urls = frozenset(registration.store for registration in seen.runners.values())
+        try:
+            return self.pulse.heartbeats(urls)
+        except DstackError as error:
+            self._tell(f"heartbeats can't be read: {error}")
+            return None
+
+    def _forget(self, seen: Observation, now: Moment) -> tuple[Change, ...]:
+        if self.only:
+            return ()
+        beats = [watched.heartbeat for watched in self._watch.runners.values() if watched.heartbeat]
+        held = [key for beat in beats for key in beat.attempts]
+        return self._absences.forgotten(seen, held, self.settings.lease, now.ticks)
+
+    def _commit(self, changes: tuple[Change, ...], seen: Observation, now: Moment) -> float | None:
+        pushed = self._push(changes, seen, now) if changes else _NOTHING_TO_DO
+        if pushed.won:
+            self._backoff = Backoff()
+            self._refusals.forget(changes)
+            _log(changes)
+            return None
+        if Outcome.LOST in pushed.outcomes.values():
+            self._backoff = self._backoff.after_conflict(now.ticks, self.jitter())
+            return self._backoff.until - now.ticks
+        return self._narrow(changes, seen, now, pushed)
+
+    def _narrow(self, changes: tuple[Change, ...], seen: Observation, now: Moment, pushed: Pushed) -> float | None:
+        """A rule or a lock refused the turn: send its independent parts again; a part that fails waits alone."""
+        groups = independent_groups(changes)
+        for group in groups:
+            result = self._push(tuple(group), seen, now) if len(groups) > 1 else pushed
+            if result.won:
+                self._refusals.forget(group)
+                _log(tuple(group))
+            elif Outcome.LOST not in result.outcomes.values():
+                self._refusals.add(group, now.ticks, self.jitter())
+                reasons = "; ".join(sorted(set(result.reasons.values()))) or "no reason given"
+                LOG.error("the state remote refuses %s: %s", ", ".join(sorted(result.outcomes)), reasons)
+        return 0.0
+
+    def _push(self, changes: tuple[Change, ...], seen: Observation, now: Moment) -> Pushed:
+        self.bucket = self.bucket.take(now.ticks)
+        self.pushes += 1
+        return self.ledger.commit(changes, seen, atomic=True)
+
+    def _beat(self, now: Moment) -> None:
+        try:
+            self.pulse.beat(now, self.settings.lease)
+        except DstackError as error:
+            self._tell(f"this controller's heartbeat can't be written: {error}")
+
+    def _later(self, now: Moment, error: Unavailable) -> float:
+        self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), error.retry_after)
+        self._tell(f"{error}; trying again")
+        return self._backoff.until - now.ticks
+
+    def _tell(self, sentence: str) -> None:
+        """Log trouble once, not every turn it lasts."""
+        if sentence != self._told:
+            LOG.warning("%s", sentence)
+        self._told = sentence
+
+
+def _settled(runs: tuple[RunView, ...], before: Mapping[str, float], now: float) -> dict[str, float]:
+    """When each revoked attempt that a backoff follows was first seen."""
+    keys = (
+        attempt_key(planned.id, state.attempts[-1].number)
+        for run in runs
+        if run.plan and not run.state.finished
+        for planned in run.plan.jobs
+        if planned.job.retry and planned.job.retry.backoff
+        for state in (run.state.job(planned.id),)
+        if state.attempts and state.attempts[-1].revoked and not state.finished
+    )
+    return {key: before.get(key, now) for key in keys}
+
+
+def _earliest(due: float | None, decisions: Decisions, refusals: Refusals, now: Moment) -> float | None:
+    moments = [moment - now.ticks for moment in (decisions.next_at, refusals.next_at(now.ticks)) if moment is not None]
+    return min((*moments, *([due] if due is not None else [])), default=None)
+
+
+def _log(changes: tuple[Change, ...]) -> None:
+    for change in changes:
+        if isinstance(change, AppendNotes):
+            for oid, events in change.events.items():
+                for event in events:
+                    LOG.info("%s: %s", change.key.name, event.message, extra={"run": str(change.key), "object": oid})

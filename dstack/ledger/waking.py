@@ -1,0 +1,99 @@
+"""A loop that runs one step at a time, whenever something wakes it: a changed file of a local remote, a timer, a poke.
+
+Wake-ups carry no news: the step reads the truth afresh. So a lost one costs a poll's interval, and no more.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+from watchfiles import watch
+
+LOG = logging.getLogger(__name__)
+
+# The defaults (1600 and 50) cost 100 ms a wake-up.
+WATCH_DEBOUNCE_MS = 50
+WATCH_STEP_MS = 5
+CHECK_STOP_MS = 500
+FAILED_STEP_SECONDS = 1.0
+
+
+class Loop:
+    """Calls `step`, which answers in how many seconds it wants to be called again if nothing happens."""
+
+    def __init__(self, step: Callable[[], float | None], *, name: str, poll: float, watched: Path | None) -> None:
+        """`poll`: seconds between polls, whatever else happens. `watched`: the git folder of a local remote."""
+        self._step = step
+        self._name = name
+        self._poll = poll
+        self._watched = watched
+        self._awake = threading.Event()
+        self._stop = threading.Event()
+        self._scheduler = BackgroundScheduler(timezone=UTC)
+
+    def wake(self) -> None:
+        """Have the step called soon. From any thread."""
+        self._awake.set()
+
+    def stop(self) -> None:
+        """End `run` after the step at hand. From any thread or signal handler."""
+        self._stop.set()
+        self._awake.set()
+
+    def run(self) -> None:
+        """Step until stopped. A step that fails is logged and tried again: nothing read from outside ends a daemon."""
+        watcher = threading.Thread(target=self._watch, name=f"{self._name}-watch", daemon=True)
+        watcher.start()
+        self._scheduler.add_job(self.wake, IntervalTrigger(seconds=self._poll, jitter=self._poll / 5, timezone=UTC))
+        self._scheduler.start()
+        try:
+            while not self._stop.is_set():
+                self._awake.clear()
+                self._schedule(self._guarded_step())
+                self._awake.wait()
+        finally:
+            self._scheduler.shutdown(wait=False)
+            watcher.join()
+
+    def _guarded_step(self) -> float | None:
+        try:
+            return self._step()
+        except Exception:
+            LOG.exception("a turn of the %s failed; it is tried again", self._name)
+            return FAILED_STEP_SECONDS
+
+    def _schedule(self, delay: float | None) -> None:
+        """Keep the one timer at the moment the step asked for."""
+        if delay is None:
+            return
+        if delay <= 0:
+            self._awake.set()
+            return
+        at = datetime.now(UTC) + timedelta(seconds=delay)
+        self._scheduler.add_job(
+            self.wake, "date", run_date=at, id="next", replace_existing=True, misfire_grace_time=None
+        )
+
+    def _watch(self) -> None:
+        if self._watched is None or not (self._watched / "refs").is_dir():
+            return
+        changes = watch(
+            self._watched / "refs",
+            watch_filter=None,
+            debounce=WATCH_DEBOUNCE_MS,
+            step=WATCH_STEP_MS,
+            rust_timeout=CHECK_STOP_MS,
+            yield_on_timeout=True,
+            stop_event=self._stop,
+            raise_interrupt=False,
+        )
+        try:
+            for change in changes:
+                if change:
+                    self.wake()
+        except (OSError, RuntimeError):
+            LOG.exception("watching %s failed; polling goes on", self._watched)
