@@ -1,0 +1,82 @@
+"""The controller's composition root: a ledger in git, a store, the clock, and a loop that wakes it."""
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from controller.pulse import StorePulse
+from controller.turn import Controller
+from dstack.ledger.ledger import Ledger
+from dstack.ledger.waking import Loop
+from dstack.model import bucket
+from dstack.model.errors import DstackError
+from dstack.model.refs import RunKey
+from dstack.model.world import Moment
+from dstack.store.store import Store
+
+LOG = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0
+NONCE_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerParts:
+    """What a controller is made of. `store` is its URL; `open_store` opens one by URL; `watched`: a local remote's folder.
+
+    `only`: decide for this run alone.
+    """
+
+    ledger: Ledger
+    store: str
+    open_store: Callable[[str], Store]
+    watched: Path | None
+    poll: float = POLL_SECONDS
+    only: RunKey | None = None
+
+
+class ControllerDaemon:
+    """A controller and its loop. `run` blocks; `stop` and `wake` may be called from anywhere."""
+
+    def __init__(self, parts: ControllerParts) -> None:
+        """Nothing is read or written yet."""
+        interval, burst = bucket.LOCAL
+        self._pulse = StorePulse(controller=secrets.token_hex(6), own=parts.store, open_store=parts.open_store)
+        self.controller = Controller(
+            ledger=parts.ledger,
+            pulse=self._pulse,
+            store=parts.store,
+            entropy=lambda: secrets.token_hex(NONCE_BYTES),
+            jitter=random.random,
+            bucket=bucket.Bucket.full(interval=interval, burst=burst, now=time.monotonic()),
+            only=parts.only,
+        )
+        self._loop = Loop(self._step, name="controller", poll=parts.poll, watched=parts.watched)
+        self.wake = self._loop.wake
+        self.stop = self._loop.stop
+
+    def run(self) -> None:
+        """Until stopped."""
+        try:
+            self._loop.run()
+        finally:
+            self._end()
+
+    def _step(self) -> float | None:
+        return self.controller.step(moment())
+
+    def _end(self) -> None:
+        try:
+            self._pulse.end()
+        except DstackError as error:
+            LOG.warning("this controller's heartbeat can't be removed: %s", error)
+
+
+def moment() -> Moment:
+    """Now, by this machine's clocks."""
+    return Moment(wall=datetime.now(UTC), ticks=time.monotonic())

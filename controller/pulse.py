@@ -1,0 +1,65 @@
+"""Signs of life through the stores: runners' read, the controller's own written."""
+
+import logging
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from dstack.model import keys
+from dstack.model.pool import Heartbeat
+from dstack.model.world import Moment
+from dstack.store.heartbeats import ControllerHeartbeat, read_runners, write_controller
+from dstack.store.store import Store
+
+LOG = logging.getLogger(__name__)
+
+BEATS_PER_LEASE = 4
+
+
+@dataclass(slots=True, kw_only=True)
+class StorePulse:
+    """Implements `controller.turn.Pulse`. `open_store` opens a store by URL and may raise DstackError; stores stay open.
+
+    `own` is the URL that this controller's heartbeat goes to.
+    """
+
+    controller: str
+    own: str
+    open_store: Callable[[str], Store]
+    _stores: dict[str, Store] = field(default_factory=dict)
+    _beats: int = 0
+    _next: float | None = None
+    _problems: tuple[str, ...] = ()
+
+    def heartbeats(self, urls: frozenset[str]) -> Mapping[tuple[str, str], Heartbeat]:
+        """Of all runners that write to these stores. Raises DstackError where one can't be read."""
+        found = [read_runners(self._store(url)) for url in sorted(urls)]
+        self._report(tuple(problem for beats in found for problem in beats.problems))
+        return {who: seen.heartbeat for beats in found for who, seen in beats.seen.items()}
+
+    def beat(self, now: Moment, lease: float) -> None:
+        """Every quarter of a lease."""
+        if self._next is not None and now.ticks < self._next:
+            return
+        self._next = now.ticks + lease / BEATS_PER_LEASE
+        self._beats += 1
+        heartbeat = ControllerHeartbeat(
+            controller=self.controller, host=platform.node(), beats=self._beats, lease=lease, at=now.wall
+        )
+        write_controller(self._store(self.own), heartbeat)
+
+    def end(self) -> None:
+        """Take the controller's own sign of life away."""
+        if self._beats:
+            self._store(self.own).delete(keys.controller_heartbeat(self.controller))
+
+    def _store(self, url: str) -> Store:
+        if url not in self._stores:
+            self._stores[url] = self.open_store(url)
+        return self._stores[url]
+
+    def _report(self, problems: tuple[str, ...]) -> None:
+        if problems != self._problems:
+            for problem in problems:
+                LOG.warning("%s", problem)
+        self._problems = problems
