@@ -1,0 +1,235 @@
+"""A bare repository of our own for each state remote: what was fetched, and what is to be pushed. Disposable."""
+
+import fcntl
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from dstack.ledger import git, objects, push
+from dstack.ledger.git import Context
+from dstack.ledger.objects import Damaged, Objects
+from dstack.ledger.push import Line, RefUpdate
+from dstack.model import refs
+from dstack.model.errors import Failed, Unavailable
+from dstack.model.observation import Outcome, Pushed
+from dstack.model.refs import RunKey
+
+# Leases and refspecs go on the command line (git push reads them from nowhere else): some 300 bytes each, of 2 MiB.
+_BATCH = 1_000
+_MOST = 5_000
+_LOOSE_REFS = 256
+_FETCH = ("fetch", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--quiet")
+
+# How git says that it is the remote, not our cache, that it can't read.
+_AWAY = (
+    "does not appear to be a git repository",
+    "Could not read from remote repository",
+    "unable to access",
+    "Could not resolve host",
+    "onnection",
+    "Permission denied",
+    "uthentication failed",
+    "hung up unexpectedly",
+)
+
+
+class Cache:
+    """The cache of one state remote. For one thread at a time; processes may share it.
+
+    `objects` reads and writes what is in it. Objects written are kept until `tidy` finds them old and unreachable.
+    """
+
+    def __init__(self, path: Path, url: str, *, borrow: Path | None = None, context: Context | None = None) -> None:
+        """Open, or create, the cache at `path` (an absolute one) of the remote at `url`.
+
+        `borrow`: a folder of objects (of the user's repository) that needn't be fetched or copied. `context`: how git
+        runs (time limit, prompts). Raises Failed where the folder can't be written.
+        """
+        self.path = path
+        self.url = url
+        self.borrow = borrow
+        self._context = replace(context or Context(folder=path), folder=path)
+        self._known: Mapping[str, str] = {}
+        self._loose = 0
+        self.objects = self._open()
+
+    def poll(self) -> Mapping[str, str]:
+        """All polled refs with their ids, after exactly one fetch. Raises Unavailable, Failed.
+
+        A damaged cache is thrown away and made anew, which takes a second fetch.
+        """
+        with self._lock():
+            try:
+                found = self._fetch_all()
+            except Damaged:
+                self.renew()
+                found = self._fetch_all()
+            self._pack_refs(found)
+        self._known = found
+        return found
+
+    def push(self, updates: Sequence[RefUpdate], *, atomic: bool) -> Pushed:
+        """Push, every ref leased to its `old`. Atomic: all or nothing; else each for itself.
+
+        Raises Unavailable where it is not known what was won, Failed where the remote can't do it at all.
+        """
+        if atomic and len(updates) > _MOST:
+            msg = f"{len(updates)} refs are too many for one atomic push: at most {_MOST}"
+            raise Failed(msg)
+        pushed = [self._push(batch, atomic=atomic) for batch in push.batches(updates, _MOST if atomic else _BATCH)]
+        outcomes = {ref: outcome for one in pushed for ref, outcome in one.outcomes.items()}
+        return Pushed(outcomes=outcomes, reasons={ref: why for one in pushed for ref, why in one.reasons.items()})
+
+    def remote_refs(self, names: Sequence[str]) -> dict[str, str]:
+        """The ids that the remote has now for these full names. It lists all its refs for this, so: only in doubt."""
+        result = git.run(self._context, "ls-remote", "--quiet", self.url, *names)
+        if result.status != 0:
+            raise self._unreachable(result)
+        lines = [line.partition("\t") for line in result.out.decode(errors="replace").splitlines()]
+        return {ref: oid for oid, _, ref in lines if ref in set(names)}
+
+    def fetch_snapshot(self, key: RunKey, snapshot: str) -> None:
+        """Fetch the code of a run at depth 1, if it isn't here. Raises Failed where it isn't that very commit."""
+        ref = refs.snapshot(key)
+        with self._lock():
+            if self.objects.refs().get(ref) != snapshot or not self.objects.has(snapshot):
+                self._fetched(git.run(self._context, *_FETCH, "--depth=1", self.url, f"+{ref}:{ref}"), ref)
+                found = self.objects.refs().get(ref)
+                if found != snapshot:
+                    msg = f"the code of {key} is {found} on the remote, not {snapshot} as its run says"
+                    raise Failed(msg)
+
+    def forget_snapshot(self, key: RunKey) -> None:
+        """Let `tidy` free the code of a run some day."""
+        with self._lock():
+            self.objects.set_ref(refs.snapshot(key), None)
+
+    def renew(self) -> None:
+        """Throw the folder away and make it anew, empty."""
+        waste = self._sibling("waste")
+        with suppress(FileNotFoundError):
+            self.path.rename(waste)
+        shutil.rmtree(waste, ignore_errors=True)
+        self._known, self._loose = {}, 0
+        self.objects = self._open()
+
+    def tidy(self) -> None:
+        """Pack what has gathered, if it is much. For daemons, now and then; takes up to seconds."""
+        with self._lock():
+            git.run(self._context, "-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
+
+    def make_shallow(self, source: Path | None) -> None:
+        """Share the depth of the repository borrowed from (its file `shallow`; None: it is whole)."""
+        target = self.path / "shallow"
+        if source is None:
+            target.unlink(missing_ok=True)
+        else:
+            scratch = self.path / f"shallow.{secrets.token_hex(4)}"
+            scratch.write_bytes(source.read_bytes())
+            scratch.replace(target)
+
+    def _fetch_all(self) -> dict[str, str]:
+        result = git.run(self._context, *_FETCH, "--prune", self.url, *refs.POLLED)
+        if result.status != 0:
+            if self._is_away(result):
+                raise self._unreachable(result)
+            raise Damaged(result.reason)
+        prefix = refs.snapshot(RunKey("", ""))[:-1]
+        return {name: oid for name, oid in self.objects.refs().items() if not name.startswith(prefix)}
+
+    def _fetched(self, result: git.Result, ref: str) -> None:
+        if result.status == 0:
+            return
+        if "couldn't find remote ref" in result.reason:
+            msg = f"the remote no longer has {ref}: its run was deleted or archived"
+            raise Failed(msg)
+        raise self._unreachable(result)
+
+    def _push(self, updates: Sequence[RefUpdate], *, atomic: bool) -> Pushed:
+        if not updates:
+            return Pushed(outcomes={})
+        options = ["--porcelain", "--no-verify", *(["--atomic"] if atomic else []), *(one.lease for one in updates)]
+        result = git.run(self._context, "push", *options, self.url, *(one.refspec for one in updates))
+        lines = push.parse_porcelain(result.out)
+        if push.unknown(lines, updates):
+            raise self._unreachable(result)
+        outcomes = {one.ref: push.outcome(lines[one.ref]) for one in updates} | self._raced(lines, updates)
+        self._follow(updates, outcomes)
+        reasons = {ref: push.reason(lines[ref], result.err) for ref, got in outcomes.items() if got is not Outcome.WON}
+        return Pushed(outcomes=outcomes, reasons=reasons)
+
+    def _raced(self, lines: Mapping[str, Line], updates: Sequence[RefUpdate]) -> dict[str, Outcome]:
+        """Among refs refused for an unclear cause, those that have moved meanwhile: they are lost."""
+        doubtful = push.contended(lines)
+        if not doubtful:
+            return {}
+        now = self.remote_refs(doubtful)
+        return {one.ref: Outcome.LOST for one in updates if one.ref in doubtful and now.get(one.ref) != one.old}
+
+    def _follow(self, updates: Sequence[RefUpdate], outcomes: Mapping[str, Outcome]) -> None:
+        """Have our own refs say what the remote's say now. What another process holds comes with the next poll."""
+        for one in updates:
+            if outcomes[one.ref] is Outcome.WON and is_polled(one.ref):
+                self.objects.set_ref(one.ref, one.new)
+
+    def _pack_refs(self, found: Mapping[str, str]) -> None:
+        """One file for all refs is read far faster than a file each."""
+        self._loose += sum(1 for name, oid in found.items() if self._known.get(name) != oid)
+        if self._loose > _LOOSE_REFS:
+            git.run(self._context, "pack-refs", "--all")
+            self._loose = 0
+
+    def _open(self) -> Objects:
+        if not (self.path / "HEAD").is_file():
+            self._create()
+        try:
+            return Objects.open(self.path)
+        except Damaged:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self._create()
+            return Objects.open(self.path)
+
+    def _create(self) -> None:
+        """Make the folder under another name first, so that nobody sees half of it, and the first of two wins."""
+        scratch = self._sibling("new")
+        try:
+            scratch.mkdir(parents=True, mode=0o700)
+            objects.create(scratch, self.borrow)
+            with suppress(FileExistsError, OSError):
+                scratch.rename(self.path)
+        except OSError as error:
+            msg = f"the cache {self.path} can't be created: {error}"
+            raise Failed(msg) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One process at a time fetches: two would trip over each other's ref locks."""
+        with self.path.with_name(f"{self.path.name}.lock").open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _sibling(self, what: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.{what}-{secrets.token_hex(6)}")
+
+    def _is_away(self, result: git.Result) -> bool:
+        text = result.err.decode(errors="replace")
+        return "dubious ownership" in text or any(word in text for word in _AWAY)
+
+    def _unreachable(self, result: git.Result) -> Unavailable | Failed:
+        text = result.err.decode(errors="replace")
+        if "dubious ownership" in text:
+            remedy = f"git config --global --add safe.directory {self.url}"
+            return Failed(f"{self.url} belongs to another user: run `{remedy}`")
+        if "does not support --atomic" in text:
+            return Failed(f"the state remote {self.url} can't push several refs as one (--atomic), which dstack needs")
+        return Unavailable(f"the state remote {self.url} can't be reached: {result.reason or 'git gave no reason'}")
+
+
+def is_polled(ref: str) -> bool:
+    """Whether a poll fetches this ref."""
+    return any(ref.startswith(pattern.removeprefix("+").partition("*")[0]) for pattern in refs.POLLED)

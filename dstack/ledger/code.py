@@ -1,0 +1,140 @@
+"""The user's own repository: where it is, what it stands at, and which remote holds the state. It is only read here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dstack.ledger import git
+from dstack.ledger.git import Context
+from dstack.ledger.remote import Remote, choose_remote
+from dstack.model.errors import Failed, Invalid
+
+_BRANCH = "refs/heads/"
+_QUESTIONS = (
+    "--path-format=absolute",
+    "--is-shallow-repository",
+    "--show-object-format",
+    "--show-toplevel",
+    "--git-dir",
+    "--git-common-dir",
+    "--git-path",
+    "objects",
+    "--git-path",
+    "index",
+)
+# As many lines as the questions and the two about HEAD have answers.
+_ANSWERS = 9
+_SETTINGS = r"^(dstack|remote|user|url|filter\.lfs)\."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeRepository:
+    """A work tree of the user. `top` is its root, `common` the git folder all its work trees share.
+
+    `head` is the full id of the commit checked out, `branch` its branch (None when detached). `url` is where the code's
+    own remote is, for people. `identity` is `Name <email>` by git's settings, as far as they are set.
+    """
+
+    top: Path
+    git_dir: Path
+    common: Path
+    objects: Path
+    index: Path
+    head: str
+    branch: str | None
+    shallow: bool
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str | None:
+        """The address of `origin`, if there is one."""
+        return self.settings.get("remote.origin.url")
+
+    @property
+    def identity(self) -> str | None:
+        """`Name <email>`, or what is set of it."""
+        name, email = self.settings.get("user.name", ""), self.settings.get("user.email", "")
+        return f"{name} <{email}>" if name and email else name or email or None
+
+    @property
+    def context(self) -> Context:
+        """For git commands in this work tree."""
+        return Context(folder=self.top)
+
+    @property
+    def merging(self) -> bool:
+        """Whether a merge, rebase, cherry-pick or revert is in progress."""
+        names = ("MERGE_HEAD", "CHERRY_PICK_HEAD", "REVERT_HEAD", "rebase-merge", "rebase-apply")
+        return any((self.git_dir / name).exists() for name in names)
+
+    def remote(self) -> Remote:
+        """The state remote. Raises Invalid where it is set to what doesn't exist or isn't supported."""
+        return choose_remote(self.settings, self.top, self.common)
+
+
+def find_code(folder: Path) -> CodeRepository:
+    """The repository around `folder`. Raises Invalid where there is none, or one that can't be submitted from."""
+    context = Context(folder=folder)
+    with (
+        git.start(context, "rev-parse", *_QUESTIONS, "HEAD", "--symbolic-full-name", "HEAD") as places,
+        git.start(context, "config", "--null", "--get-regexp", _SETTINGS) as settings,
+    ):
+        found, answer = settings.result(), places.result()
+    return _from_answer(answer, folder, _settings(found.out))
+
+
+def _from_answer(answer: git.Result, folder: Path, settings: Mapping[str, str]) -> CodeRepository:
+    lines = answer.out.decode(errors="surrogateescape").splitlines()
+    if answer.status != 0:
+        raise _explain(answer, lines, folder)
+    if len(lines) != _ANSWERS:
+        msg = f"the path of the repository at {folder} has a line break in it: move it to a folder without one"
+        raise Invalid(msg)
+    shallow, algorithm, top, git_dir, common, objects, index, head, branch = lines
+    if algorithm != "sha1":
+        msg = f"{top} is a {algorithm} repository: dstack works with SHA-1 repositories only, so far"
+        raise Invalid(msg)
+    _check_branch_namespace(Path(common))
+    return CodeRepository(
+        top=Path(top),
+        git_dir=Path(git_dir),
+        common=Path(common),
+        objects=Path(objects),
+        index=Path(index),
+        head=head,
+        branch=branch.removeprefix(_BRANCH) if branch.startswith(_BRANCH) else None,
+        shallow=shallow == "true",
+        settings=settings,
+    )
+
+
+def _explain(answer: git.Result, lines: list[str], folder: Path) -> Invalid | Failed:
+    """The refusal of git in words that say what to do."""
+    text = answer.err.decode(errors="replace")
+    if "dubious ownership" in text:
+        return Failed(f"{folder} belongs to another user: run `git config --global --add safe.directory {folder}`")
+    if "must be run in a work tree" in text or "bare repository" in text:
+        return Invalid(f"{folder} is a bare repository, without files: run dstack in a clone of it")
+    if "not a git repository" in text:
+        return Invalid(f"{folder} is not in a git repository: run `git init`, or go to your repository (-C DIR)")
+    if lines[-1:] == ["HEAD"] or "ambiguous argument 'HEAD'" in text:
+        return Invalid(f"the repository at {folder} has no commit yet: make one (git commit --allow-empty -m start)")
+    return Failed(f"git can't read the repository at {folder}: {answer.reason}")
+
+
+def _settings(out: bytes) -> dict[str, str]:
+    """`git config --null` as a map; of a setting given twice the last counts, as for git."""
+    entries = (entry.partition("\n") for entry in out.decode(errors="surrogateescape").split("\0") if entry)
+    return {name: value for name, _, value in entries}
+
+
+def _check_branch_namespace(common: Path) -> None:
+    """A branch `dstack` leaves no room for the branches `dstack/…`, which git stores below it."""
+    packed = common / "packed-refs"
+    lines = packed.read_bytes().splitlines() if packed.is_file() else []
+    if (common / "refs/heads/dstack").is_file() or any(line.endswith(b" refs/heads/dstack") for line in lines):
+        msg = (
+            "this repository has a branch called `dstack`, which leaves no room for the branches dstack/… that dstack "
+            "makes: rename it (git branch -m dstack NEW-NAME)"
+        )
+        raise Invalid(msg)

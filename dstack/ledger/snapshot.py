@@ -1,0 +1,133 @@
+"""The work tree as it stands, as a commit in our cache. The user's index, work tree, stash and refs are only read."""
+
+from dataclasses import dataclass, replace
+
+from dstack.ledger import lfs, objects
+from dstack.ledger.cache import Cache
+from dstack.ledger.code import CodeRepository
+from dstack.ledger.lfs import LfsObjects
+from dstack.ledger.objects import EXECUTABLE, FILE, Objects
+from dstack.ledger.remote import Remote
+from dstack.ledger.travels import Travels, travels
+from dstack.ledger.worktree import Choice, WorkTree, write_work_tree
+from dstack.model.errors import Invalid
+
+WORKFLOWS = ".dstack/workflows.yaml"
+VARIABLES = ".dstack/variables.yaml"
+FILE_LIMIT = 1024 * 1024
+
+_DSTACK = b".dstack"
+# So many commits behind HEAD are looked for on the remote: past that, history costs more to send than it is worth.
+_DEPTH = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file of the snapshot: its blob's full id and bytes."""
+
+    oid: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What a run's code is. `content` is the digest of the tree without `.dstack/`; `head` the commit it stands on.
+
+    `commit` is `head` itself where nothing has changed. `warnings` are sentences for the user.
+    """
+
+    commit: str
+    tree: str
+    content: str
+    head: str
+    branch: str | None
+    url: str | None
+    workflows: File
+    variables: File | None
+    warnings: tuple[str, ...]
+    travels: Travels
+    lfs: LfsObjects
+
+
+def take_snapshot(code: CodeRepository, cache: Cache, remote: Remote, choice: Choice) -> Snapshot:
+    """Write the work tree into `cache` (which borrows `code.objects`). Raises Invalid, with what to do about it."""
+    cache.make_shallow(code.common / "shallow" if code.shallow else None)
+    head = cache.objects.commit(code.head)
+    found = WorkTree(tree=head.tree) if choice.only_committed else write_work_tree(code, cache.path, choice)
+    workflows = _file(cache.objects, found.tree, WORKFLOWS)
+    if workflows is None:
+        raise _no_workflows(code)
+    whole = not _holds_history(code, cache.objects, remote)
+    told = travels(cache.objects, head.tree, found.tree, include=frozenset(found.included), whole=whole)
+    unchanged = found.tree == head.tree and not whole
+    return Snapshot(
+        commit=code.head if unchanged else _commit(cache.objects, code, found.tree, whole=whole),
+        tree=found.tree,
+        content=_content(cache.objects, found.tree),
+        head=code.head,
+        branch=code.branch,
+        url=code.url,
+        workflows=workflows,
+        variables=_file(cache.objects, found.tree, VARIABLES),
+        warnings=(*found.warnings, *told.warnings, *_more_warnings(code, cache.objects, found.tree)),
+        travels=replace(told, untracked=len(found.untracked)),
+        lfs=_lfs(code, cache.objects, remote, found.tree),
+    )
+
+
+def content_digest(entries: objects.Tree) -> str:
+    """The id of a tree of these root entries without `.dstack/`."""
+    return objects.tree_id({name: entry for name, entry in entries.items() if name != _DSTACK})
+
+
+def _content(found: Objects, tree: str) -> str:
+    return content_digest(found.tree(tree))
+
+
+def _commit(found: Objects, code: CodeRepository, tree: str, *, whole: bool) -> str:
+    """On top of HEAD; without it where the remote knows nothing of it, lest all of history travels."""
+    message = f"The work tree at {code.head[:12]} [skip ci]"
+    if whole:
+        return found.write_commit(tree, [], f"{message}\n\nHead: {code.head}")
+    return found.write_commit(tree, [code.head], message)
+
+
+def _holds_history(code: CodeRepository, found: Objects, remote: Remote) -> bool:
+    """Whether the remote has HEAD, or (of a clone that isn't shallow) a commit not far behind it."""
+    if remote.path == code.common.resolve():
+        return True
+    return found.any_of(found.history(code.head, 1 if code.shallow else _DEPTH), remote.objects)
+
+
+def _file(found: Objects, tree: str, path: str) -> File | None:
+    """A file of the tree. Raises Invalid where there is something else in its place."""
+    folder, _, name = path.encode().partition(b"/")
+    entry = found.tree(tree).get(folder)
+    entry = found.tree(entry.oid).get(name) if entry and entry.folder else None
+    if entry is None:
+        return None
+    if entry.mode not in (FILE, EXECUTABLE):
+        msg = f"{path} is not a plain file: replace the link or folder by one"
+        raise Invalid(msg)
+    return File(oid=entry.oid, data=found.blob(entry.oid, path, limit=FILE_LIMIT))
+
+
+def _no_workflows(code: CodeRepository) -> Invalid:
+    if (code.top / WORKFLOWS).is_file():
+        return Invalid(f"{WORKFLOWS} is there, but ignored or not committed, so it would not travel: `git add -f` it")
+    return Invalid(f"there is no {WORKFLOWS} in {code.top}: write one, or let `dstack init` make a sample")
+
+
+def _more_warnings(code: CodeRepository, found: Objects, tree: str) -> list[str]:
+    warnings: list[str] = []
+    if code.merging:
+        warnings.append("a merge or rebase is in progress: files with conflicts travel as they stand, markers and all")
+    if b".gitmodules" in found.tree(tree):
+        warnings.append("submodules don't travel: their folders are empty where the run is executed")
+    return warnings
+
+
+def _lfs(code: CodeRepository, found: Objects, remote: Remote, tree: str) -> LfsObjects:
+    if not lfs.is_set_up(code.settings) or not lfs.uses_lfs(code.context):
+        return LfsObjects(top=code.top)
+    return LfsObjects(top=code.top, digests=lfs.missing(lfs.pointers(found, tree), remote.path))
