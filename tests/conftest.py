@@ -1,6 +1,7 @@
-"""What holds for every test: a home of its own, no network, and under CI nothing skipped."""
+"""What holds for every test: a home of its own, no network, and under CI nothing left out."""
 
 import os
+import shutil
 from collections.abc import Generator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import hypothesis
 import pytest
 
 from tests import network
+
+# The Docker engine's fixtures and hooks.
+pytest_plugins = ["tests.docker_engine"] if (Path(__file__).parent / "docker_engine.py").exists() else []
 
 CI = os.environ.get("CI") == "true"
 IDENTITY = {"NAME": "Ada Tester", "EMAIL": "ada@example.org"}
@@ -37,6 +41,26 @@ def environment(folder: Path) -> dict[str, str]:
     xdg = {f"XDG_{kind}_HOME": str(folder / place) for kind, place in XDG.items()}
     quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
     return {"HOME": str(folder), **xdg, **identity, **quiet, **network.CLOSED}
+
+
+def absent() -> dict[str, str]:
+    """Markers whose tests can't run on this machine, and why. Under CI none: there they fail instead."""
+    if CI or shutil.which("git-lfs"):
+        return {}
+    return {"lfs": "git-lfs is not installed"}
+
+
+def pytest_report_header() -> list[str]:
+    """Say first what is left out."""
+    return [f"left out: tests marked `{marker}`: {why}" for marker, why in absent().items()]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what can't run here."""
+    left_out = [item for item in items if any(item.get_closest_marker(marker) for marker in absent())]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,7 +27,6 @@ HOMES = {
     "pygit2": ("dstack/ledger/",),
     "docker": ("runner/container.py",),
     "tinydb": ("runner/",),
-    "apscheduler": ("controller/", "runner/"),
     "rich": ("cli/",),
     "click": ("cli/",),
 }
