@@ -1,0 +1,43 @@
+"""How a job's commands are handed to a shell: by file, never quoted. Asked to stop, the shell waits for them first."""
+
+from pathlib import Path
+
+from dstack.model.job import Job, Reason
+from runner.executor import StartFailed
+
+SHELLS = {"sh": ("sh", "-e"), "bash": ("bash", "-eo", "pipefail")}
+
+# The signal reaches every process of the job. A shell without a trap would die at once and leave its child, which may
+# be saving a checkpoint, without a parent (in a container: without a life). With one it ends after its child.
+ON_TERM = "trap 'exit 143' TERM; "
+
+# In a container everything dies with the shell, so it also waits for what went into the background: until only the
+# init process and itself are left, or SIGKILL comes.
+ON_TERM_IN_CONTAINER = (
+    "trap 'wait; while set -- /proc/[0-9]*; [ $# -gt 2 ]; do sleep 0.1 || sleep 1; done; exit 143' TERM; "
+)
+
+
+def shell(job: Job) -> tuple[str, ...]:
+    """The arguments before the script's path. Raises StartFailed for a shell nobody knows."""
+    if job.shell not in SHELLS:
+        msg = f"shell {job.shell!r} isn't known: use one of {', '.join(sorted(SHELLS))}"
+        raise StartFailed(Reason.INVALID, msg)
+    return SHELLS[job.shell]
+
+
+def write(path: Path, script: str, on_term: str) -> None:
+    """Write the script. The trap shares the first line, so that line numbers in the shell's messages stay right."""
+    path.write_bytes((on_term + script + "\n").encode(errors="surrogateescape"))
+
+
+def start_folder(tree: Path, job: Job) -> Path:
+    """Where the commands start, on this machine. Raises StartFailed where it is missing or outside of the checkout."""
+    folder = tree / job.working_dir
+    if not folder.resolve().is_relative_to(tree.resolve()):
+        msg = f"working-dir {job.working_dir!r} leads out of the repository: name a folder inside it"
+        raise StartFailed(Reason.INVALID, msg)
+    if not folder.is_dir():
+        msg = f"working-dir {job.working_dir!r} is not a folder of the repository as submitted (is it ignored?)"
+        raise StartFailed(Reason.INVALID, msg)
+    return folder
