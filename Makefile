@@ -40,7 +40,7 @@ check: $(VENV)/.dev
 format-check:
 	$(BIN)/ruff format --check --quiet .
 lint:
-	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff check --quiet --output-format=concise .
 types:
 	$(BIN)/mypy
 layers:
