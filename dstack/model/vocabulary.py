@@ -1,0 +1,82 @@
+"""The words a workflow may use, those that will come, and what to write instead of other tools' words."""
+
+from dstack.model.problems import nearest, shown
+
+NOW = (
+    "name",
+    "help",
+    "image",
+    "commands",
+    "depends-on",
+    "artifacts",
+    "resources",
+    "env",
+    "working-dir",
+    "timeout",
+    "stop-grace",
+    "retry",
+    "matrix",
+    "cache",
+)
+LATER = frozenset(
+    {"pull", "shell", "secrets", "volumes", "cache-dirs", "metrics", "max-parallel", "labels", "on"},
+)
+RESOURCES_NOW = ("cpu", "memory", "shm-size")
+RESOURCES_LATER = frozenset({"gpu", "interruptible"})
+
+_IN_COMMANDS = "put it into `commands`"
+_AS_VARIABLES = "write variables into .dstack/variables.yaml"
+_OTHERS = {
+    "provider": "write `image` (or leave it out for a process on the runner's machine) and `commands`",
+    "deps": "write `depends-on: [workflow]`",
+    "needs": "write `depends-on: [workflow]`",
+    "dependencies": "write `depends-on: [workflow]`",
+    "setup": "put it at the beginning of `commands`",
+    "before_script": "put it at the beginning of `commands`",
+    "steps": "write `commands`",
+    "run": "write `commands`",
+    "script": "write `commands`",
+    "cmd": "write `commands`",
+    "command": "write `commands`",
+    "entrypoint": "write `commands`",
+    "python": "choose an `image` that has it",
+    "requirements": "install them in `commands`: `pip install -r …`",
+    "environment": "write `env`",
+    "outs": "write `artifacts`",
+    "outputs": "write `artifacts`",
+    "output": "write `artifacts`",
+    "gpus": "write `resources: {gpu: n}`, once that is supported",
+    "gpu": "write `resources: {gpu: n}`, once that is supported",
+    "cpu": "write `resources: {cpu: n}`",
+    "memory": "write `resources: {memory: 8GB}`",
+    "runs-on": "write `resources`",
+    "strategy": "write `matrix`",
+    "variables": _AS_VARIABLES,
+    "vars": _AS_VARIABLES,
+    "params": _AS_VARIABLES,
+    "ports": "there is no replacement yet: write results into `artifacts`, and follow the job by `dstack logs -f`",
+    "services": "there is no replacement yet: start what the job needs within `commands`",
+    "cwd": "write `working-dir`",
+    "workdir": "write `working-dir`",
+    "timeout-minutes": "write `timeout: 30m`",
+    "retries": "write `retry: n`",
+    "if": "there is no replacement yet: decide within `commands`",
+    "uses": _IN_COMMANDS,
+    "with": _AS_VARIABLES,
+    "inputs": "write `depends-on`: artifacts of dependencies appear at the same paths",
+    "jobs": "write `workflows`, a list",
+    "stages": "write `workflows`, a list, and `depends-on` in each",
+    "version": "leave it out",
+}
+
+
+def refusal(key: str, where: str, known: tuple[str, ...], later: frozenset[str] = frozenset()) -> str:
+    """What to tell of a key that can't stand in `where` (`workflow`, `resources`…)."""
+    dashed = key.lower().replace("_", "-")
+    if dashed in later:
+        return f"`{dashed}` is not yet supported by this version of dstack: leave it out"
+    if dashed in known:
+        return f"the key is written `{dashed}`, not {shown(key)}"
+    if where in {"a workflow", "the file"} and key in _OTHERS:
+        return f"dstack has no `{key}`: {_OTHERS[key]}"
+    return f"unknown key {shown(key)} in {where}{nearest(key, known) or f'; known are {chr(44).join(known)}'}"

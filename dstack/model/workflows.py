@@ -1,0 +1,107 @@
+"""`.dstack/workflows.yaml` → Workflows: every entry by itself, then what they say of each other."""
+
+from dstack.model import fields
+from dstack.model.document import Node, Scalar, parse_document
+from dstack.model.folder_paths import collisions, joined
+from dstack.model.mapping_keys import Keys
+from dstack.model.problems import START, Problems, nearest, shown
+from dstack.model.workflow import Workflow, Workflows
+from dstack.model.workflow_keys import Entry, read_entry
+
+__all__ = ["MAX_WORKFLOWS", "PATH", "Workflow", "Workflows", "parse_workflows"]
+
+PATH = ".dstack/workflows.yaml"
+MAX_WORKFLOWS = 1000
+MAX_INPUTS = 200_000
+
+
+def parse_workflows(text: bytes, *, path: str = PATH, allow_env: frozenset[str] | None = frozenset()) -> Workflows:
+    """Parse the file. Raises Invalid with every problem found, one `path:line:column: message` a line.
+
+    `allow_env` names what may stand in `env` though it looks like a secret; None allows all, for reading what was
+    submitted already.
+    """
+    problems = Problems(path)
+    entries = _entries(_list(parse_document(text, problems), problems), problems, allow_env)
+    by_name = {entry.workflow.name: entry for entry in entries}
+    _check_names(entries, problems)
+    _check_needs(by_name, problems)
+    _check_artifacts(by_name, problems)
+    problems.check()
+    return Workflows(path=path, by_name={name: entry.workflow for name, entry in by_name.items()})
+
+
+def _list(root: Node | None, problems: Problems) -> tuple[Node, ...]:
+    if root is None or (isinstance(root, Scalar) and root.null):
+        problems.fatal(START, "the file is empty: write `workflows:` and a list below it")
+    with problems.noting():
+        keys = Keys(fields.mapping(root, "the file"), problems)
+        keys.refuse("the file", ("workflows",), frozenset())
+        if "workflows" not in keys:
+            problems.fatal(root.mark, "there is no `workflows` at the top: write `workflows:` and a list below it")
+        nodes = keys.read("workflows", lambda node: fields.sequence(node, "`workflows`").items, ())
+        if len(nodes) > MAX_WORKFLOWS:
+            problems.fatal(nodes[MAX_WORKFLOWS].mark, f"{len(nodes)} workflows are too many: at most {MAX_WORKFLOWS}")
+        return nodes
+    return ()
+
+
+def _entries(nodes: tuple[Node, ...], problems: Problems, allow_env: frozenset[str] | None) -> list[Entry]:
+    found = (read_entry(node, problems, allow_env) for node in nodes)
+    return [entry for entry in found if entry is not None]
+
+
+def _check_names(entries: list[Entry], problems: Problems) -> None:
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        first = seen.setdefault(entry.workflow.name, entry)
+        if first is not entry:
+            name = shown(entry.workflow.name)
+            problems.add(entry.mark, f"there is a workflow {name} already, in line {first.mark.line}")
+
+
+def _check_needs(by_name: dict[str, Entry], problems: Problems) -> None:
+    for entry in by_name.values():
+        for need in entry.needs:
+            if need.text not in by_name:
+                hint = nearest(need.text, by_name) or ": name a workflow of this file"
+                problems.add(need.mark, f"there is no workflow {shown(need.text)} to depend on{hint}")
+    cycle = _cycle(by_name)
+    if cycle:
+        problems.add(by_name[cycle[0]].mark, f"these workflows wait for each other: {' → '.join([*cycle, cycle[0]])}")
+
+
+def _cycle(by_name: dict[str, Entry]) -> list[str]:
+    """Names of which each depends on the next, and the last on the first; empty where there are none."""
+    done: set[str] = set()
+    for start in by_name:
+        path: dict[str, None] = {}
+        todo = [(start, False)]
+        while todo:
+            name, left = todo.pop()
+            if left:
+                done.add(path.popitem()[0])
+            elif name in path:
+                return list(path)[list(path).index(name) :]
+            elif name in by_name and name not in done:
+                path[name] = None
+                todo.append((name, True))
+                todo.extend((need.text, False) for need in reversed(by_name[name].needs))
+    return []
+
+
+def _check_artifacts(by_name: dict[str, Entry], problems: Problems) -> None:
+    """Two dependencies of one workflow must not write to one place."""
+    inputs = 0
+    for entry in by_name.values():
+        needed = [by_name[need.text].workflow for need in entry.needs if need.text in by_name]
+        owned = [(joined(need.working_dir, path), need.name) for need in needed for path in need.artifacts]
+        inputs += len(owned)
+        if inputs > MAX_INPUTS:
+            problems.fatal(entry.mark, f"up to here, dependencies bring more than {MAX_INPUTS} artifacts")
+        for (outer, first), (path, second) in collisions(owned):
+            where = shown(path) if outer == path else f"{shown(path)}, inside {shown(outer)}"
+            message = (
+                f"{first!r} and {second!r}, both dependencies of this workflow, have artifacts at one place: {where}"
+            )
+            problems.add(entry.mark, message)
