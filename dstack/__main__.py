@@ -59,7 +59,7 @@ def _names(folder: str) -> list[str]:
 def _explanation(rival: str) -> str:
     return (
         f"dstack: another distribution that owns the name `dstack` is installed here: {rival}\n"
-        "Each overwrites files of the other, so neither works for sure. Keep them apart: `pipx install dstack-gitops`.\n"
+        "Each overwrites files of the other, so neither is sound. Keep them apart: `pipx install dstack-gitops`.\n"
         "Or mend it here: `pip uninstall dstack`, then `pip install --force-reinstall dstack-gitops`.\n"
     )
 
