@@ -35,7 +35,7 @@ class LogReader:
     def poll(self, *, whole: bool = False) -> Batch:
         """What is new; at most some MiB a call, so call again at once while it gives records. The caller sleeps.
 
-        `whole`: look for what lies behind a missing chunk now, where nobody will poll again. Raises Unavailable, Failed.
+        `whole`: look now for what lies behind a missing chunk, where nobody will poll again. Raises as a store.
         """
         found: list[Record] = []
         size = 0
