@@ -16,7 +16,7 @@ import runner.shim
 from dstack.model.job import Reason
 from runner import processes, script
 from runner.executor import Exit, Launch, Signal, StartFailed
-from runner.identity import COOKIE, read_exit, read_shim
+from runner.identity import COOKIE, Shim, read_exit, read_shim
 from runner.shim.order import Order
 from runner.watch import Watch
 
@@ -82,7 +82,7 @@ class ProcessExecutor:
         if shim is None and read_exit(launch.folder) is None:
             return False
         self._attempts[launch.key] = attempt
-        self._conclude(attempt)
+        self._conclude(attempt, shim)
         return True
 
     def exited(self, key: str) -> Exit | None:
@@ -171,19 +171,12 @@ class ProcessExecutor:
             attempt.pid, attempt.pidfd, attempt.mine = shim.pid, pidfd, False
             self._watch.add(pidfd, lambda: self._ended(attempt))
             return
-        self._conclude(attempt)
+        self._conclude(attempt, shim)
 
-    def _conclude(self, attempt: _Attempt) -> None:
-        attempt.exit = read_exit(attempt.folder) or self._lost(attempt.folder)
+    def _conclude(self, attempt: _Attempt, shim: Shim | None) -> None:
+        attempt.exit = read_exit(attempt.folder) or lost(shim)
         attempt.done.set()
         self._wake()
-
-    def _lost(self, folder: Path) -> Exit:
-        shim = read_shim(folder)
-        if shim is not None:
-            shim.kill_leftovers(KILL_SECONDS)
-        message = "the attempt's wrapper process ended without a report: it was killed, or the machine restarted"
-        return Exit(exit_code=None, reason=Reason.LOST, message=message)
 
     def _shims(self) -> dict[str, list[int]]:
         """The runner's shims by key, adopted or not."""
@@ -206,6 +199,14 @@ def clean_environment(surroundings: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def lost(shim: Shim | None) -> Exit:
+    """The shim is gone without a report: what its commands left behind is killed."""
+    if shim is not None:
+        shim.kill_leftovers(KILL_SECONDS)
+    message = "the attempt's wrapper process ended without a report: it was killed, or the machine restarted"
+    return Exit(exit_code=None, reason=Reason.LOST, message=message)
+
+
 def write_order(launch: Launch, order: Order) -> None:
     """Write script and order. Raises StartFailed, OSError."""
     try:
@@ -214,9 +215,11 @@ def write_order(launch: Launch, order: Order) -> None:
         raise StartFailed(Reason.INVALID, str(error)) from error
     launch.folder.mkdir(parents=True, exist_ok=True)
     script.write(launch.folder / "script", launch.script, script.ON_TERM)
-    fd = os.open(launch.folder / "order", os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-    with os.fdopen(fd, "wb") as file:
+    # Under a name of its own: another runner, given up for dead, may be writing its order here too.
+    new = launch.folder / f"order.{order.cookie}"
+    with os.fdopen(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
+    new.replace(launch.folder / "order")
 
 
 def start_failed(error: OSError) -> StartFailed:

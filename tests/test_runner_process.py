@@ -301,23 +301,24 @@ def test_a_second_start_runs_nothing_again(executor: ProcessExecutor, tmp_path: 
     other.close()
 
 
-def test_of_two_shims_in_one_folder_one_works_and_both_know_it(executor: ProcessExecutor, tmp_path: Path) -> None:
+def test_of_three_shims_in_one_folder_one_works_and_all_know_it(tmp_path: Path) -> None:
     one = launch(tmp_path, "echo once; sleep 0.2; exit 3")
-    order = executor._order(one)
     others = [ProcessExecutor(lambda: None, instance=INSTANCE) for _ in range(3)]
     one.folder.mkdir()
-    starts = [threading.Thread(target=start_blindly, args=(other, one, order)) for other in others]
+    starts = [threading.Thread(target=start_blindly, args=(other, one)) for other in others]
     for start in starts:
         start.start()
+    for start in starts:
+        start.join()
     assert {ended(other, one.key).exit_code for other in others} == {3}
     assert output(one.folder) == b"once\n"
     for other in others:
         other.close()
 
 
-def start_blindly(executor: ProcessExecutor, one: Launch, order: Order) -> None:
+def start_blindly(executor: ProcessExecutor, one: Launch) -> None:
     """As two runners would that saw nothing of one another."""
-    write_order(one, order)
+    write_order(one, executor._order(one))
     executor._begin(one)
 
 
