@@ -28,6 +28,7 @@ __all__ = [
     "download",
     "listing",
     "load",
+    "matching",
     "place",
     "save",
 ]
@@ -90,7 +91,7 @@ def download(
 
     A filter is a path of the set, a folder in it, or a glob. Returns what was written. Raises as `place`.
     """
-    chosen = Manifest(artifacts=manifest.artifacts, entries=tuple(_matching(manifest, only)))
+    chosen = matching(manifest, only)
     steps = list(_steps(chosen, lambda artifact: (output, _names(artifact)), ""))
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -163,10 +164,10 @@ def _listed(entry: Entry, manifest: Manifest) -> Listed:
     )
 
 
-def _matching(manifest: Manifest, only: tuple[str, ...]) -> Iterator[Entry]:
-    for entry in manifest.entries:
-        if not only or any(_matches(entry.path, pattern) for pattern in only):
-            yield entry
+def matching(manifest: Manifest, only: tuple[str, ...]) -> Manifest:
+    """The part of a set that matches one of the filters of `download`; all of it where there are none."""
+    chosen = (entry for entry in manifest.entries if not only or any(_matches(entry.path, one) for one in only))
+    return Manifest(artifacts=manifest.artifacts, entries=tuple(chosen))
 
 
 def _matches(path: str, pattern: str) -> bool:

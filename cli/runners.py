@@ -1,0 +1,140 @@
+"""`dstack runners`: the machines of the pool, and which of them live."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import msgspec
+
+from cli.ago import ago, size_text
+from cli.reading import Reader
+from cli.session import Seen, open_session
+from cli.table import Column, show_table
+from cli.terminal import say, tell
+from dstack.model.errors import DstackError
+from dstack.model.pool import Phase, Registration, RunnerState
+from dstack.store import heartbeats
+from dstack.store.heartbeats import Seen as Beat
+from dstack.store.store import Store
+
+EXAMPLE = """\b
+Example:
+  dstack runners --json | jq -r '.[] | select(.status == "live") | .runner'"""
+
+COLUMNS = (
+    Column(title="RUNNER", least=12),
+    Column(title="HOST", least=8, rank=3),
+    Column(title="CPU", rank=6),
+    Column(title="MEMORY", least=8, rank=5),
+    Column(title="GPU", rank=2),
+    Column(title="LABELS", rank=1),
+    Column(title="JOBS", rank=7),
+    Column(title="STATUS", least=8),
+    Column(title="UPDATED", least=10, rank=4),
+)
+LOST = "lost"
+
+
+class RunnerLine(msgspec.Struct, frozen=True, kw_only=True):
+    """`runners --json`. `status`: live, draining, lost or gone. `jobs` are those in hand; `memory` in bytes."""
+
+    runner: str
+    host: str
+    status: str
+    cpu: float
+    memory: int
+    gpus: tuple[str, ...] = ()
+    labels: tuple[str, ...]
+    executors: tuple[str, ...]
+    jobs: tuple[str, ...]
+    updated_at: datetime
+
+
+@click.command(epilog=EXAMPLE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(folder: Path, *, as_json: bool) -> None:
+    """Show the machines of the pool."""
+    reader = Reader(open_session(folder))
+    seen = reader.session.poll()
+    lines = runner_lines(reader, seen)
+    if as_json:
+        say(msgspec.json.encode(lines).decode())
+        return
+    now = datetime.now(UTC)
+    if lines:
+        show_table(COLUMNS, [_row(line, now) for line in lines])
+    else:
+        tell("No runner has registered: start one with `dstack up`, or `dstack-runner start` on any machine.")
+
+
+def runner_lines(reader: Reader, seen: Seen) -> list[RunnerLine]:
+    """All registered runners but the private ones of `--local` runs, by name."""
+    stores = _Stores(seen)
+    registrations = [one for one in reader.registrations(seen).values() if not one.private]
+    return [_line(one, stores.of(one.store), seen.settings.lease) for one in sorted(registrations, key=_name)]
+
+
+def _name(registration: Registration) -> str:
+    return registration.runner
+
+
+class _Stores:
+    """The heartbeats in each store that a runner writes to; one that is away hides its own runners only."""
+
+    def __init__(self, seen: Seen) -> None:
+        """Nothing is read yet."""
+        self._seen = seen
+        self._known: dict[str, tuple[Store | None, Mapping[tuple[str, str], Beat]]] = {}
+
+    def of(self, url: str) -> tuple[Store | None, Mapping[tuple[str, str], Beat]]:
+        """The store and its heartbeats; no store where it can't be read."""
+        if url not in self._known:
+            try:
+                store = self._seen.store(url)
+                self._known[url] = (store, heartbeats.read_runners(store).seen)
+            except DstackError as error:
+                tell(f"heartbeats can't be read: {error}")
+                self._known[url] = (None, {})
+        return self._known[url]
+
+
+def _line(one: Registration, where: tuple[Store | None, Mapping[tuple[str, str], Beat]], lease: float) -> RunnerLine:
+    store, beats = where
+    beat = beats.get((one.runner, one.instance))
+    held = sorted(beat.heartbeat.attempts.items()) if beat else []
+    return RunnerLine(
+        runner=one.runner,
+        host=one.host,
+        status=_status(one, beat, store, lease),
+        cpu=one.capacity.cpu,
+        memory=one.capacity.memory,
+        labels=one.labels,
+        executors=one.executors,
+        jobs=tuple(key.partition(".")[0] for key, phase in held if phase is not Phase.ENDED),
+        updated_at=max(beat.modified, one.at) if beat else one.at,
+    )
+
+
+def _status(one: Registration, beat: Beat | None, store: Store | None, lease: float) -> str:
+    """By the store's own clock, for display only: the controller judges by changes it sees."""
+    if one.state is RunnerState.GONE:
+        return str(one.state)
+    if store is None or beat is None or (store.now() - beat.modified).total_seconds() > lease:
+        return LOST
+    return str(one.state)
+
+
+def _row(line: RunnerLine, now: datetime) -> list[str]:
+    return [
+        line.runner,
+        line.host,
+        f"{line.cpu:g}",
+        size_text(line.memory),
+        str(len(line.gpus)) if line.gpus else "",
+        ",".join(line.labels),
+        str(len(line.jobs)),
+        line.status,
+        ago(line.updated_at, now),
+    ]

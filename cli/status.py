@@ -1,0 +1,73 @@
+"""`dstack status`: what runs, what waits and why, what ended and how."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import msgspec
+
+from cli.lines import RunLine
+from cli.pick import pick
+from cli.reading import Reader
+from cli.session import Seen, open_session
+from cli.status_table import COLUMNS, rows
+from cli.summaries import load_runs
+from cli.table import show_table
+from cli.terminal import clean, is_terminal, say, tell
+from cli.waiting import with_reasons
+
+EXAMPLE = """\b
+Examples:
+  dstack status              # unfinished runs, else the last finished one
+  dstack status -n 5         # the last five
+  dstack status fast-rabbit-1
+  dstack status --all --json | jq -r '.[].run'"""
+
+
+@click.command(epilog=EXAMPLE)
+@click.argument("run", required=False)
+@click.option("-n", "--last", type=click.IntRange(min=1), metavar="N", help="The last N runs, finished or not.")
+@click.option("-a", "--all", "everything", is_flag=True, help="All runs.")
+@click.option("--mine", is_flag=True, help="Only runs that I submitted.")
+@click.option("--no-jobs", is_flag=True, help="One line a run.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(  # noqa: PLR0913 (one for each option)
+    folder: Path, *, run: str | None, last: int | None, everything: bool, mine: bool, no_jobs: bool, as_json: bool
+) -> None:
+    """Show runs and their jobs: by default those not finished, else the last finished one."""
+    reader = Reader(open_session(folder))
+    seen = reader.session.poll()
+    runs = load_runs(reader, seen)
+    if mine:
+        runs = tuple(line for line in runs if line.submitted_by == reader.session.me)
+    chosen = [pick(run, runs, jobs=False).run] if run else chosen_runs(runs, last=last, everything=everything)
+    lines = with_reasons(chosen, reader, seen)
+    if as_json:
+        say(msgspec.json.encode(lines).decode())
+        return
+    if lines:
+        table = rows(lines, jobs=not no_jobs, repeat=not is_terminal(), now=datetime.now(UTC))
+        show_table(COLUMNS, list(table))
+    _tell_more(runs, lines, seen)
+
+
+def chosen_runs(runs: Sequence[RunLine], *, last: int | None, everything: bool) -> list[RunLine]:
+    """Those of all runs, the latest first, that are shown where none is named."""
+    if everything or last:
+        return list(runs[:last])
+    unfinished = [line for line in runs if not line.finished]
+    return unfinished or [line for line in runs if line.status][:1]
+
+
+def _tell_more(runs: Sequence[RunLine], shown: Sequence[RunLine], seen: Seen) -> None:
+    """On standard error: what the table leaves out and would be missed."""
+    if seen.repository is None:
+        tell("dstack has not been set up for this repository yet: run `dstack init`, `dstack up` or a workflow")
+    elif not runs:
+        tell("There are no runs yet: `dstack run --help` lists the workflows.")
+    names = {line.run for line in shown}
+    odd = [line.run for line in runs if line.status is None and line.run not in names]
+    if odd:
+        tell(f"Not shown, because they can't be executed here: {clean(', '.join(odd))} (`dstack status RUN` says why)")

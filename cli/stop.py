@@ -1,0 +1,170 @@
+"""`dstack stop`: stops or aborts runs and jobs, and waits until it is so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from cli.following import updates
+from cli.lines import RunLine
+from cli.pick import Picked, pick
+from cli.reading import Reader
+from cli.session import Seen, open_session
+from cli.status_table import run_text
+from cli.summaries import load_runs
+from cli.terminal import can_ask, clean, say, tell
+from cli.waiting import no_controller
+from dstack.ledger.gitledger import GitLedger
+from dstack.model import runtext
+from dstack.model.errors import Conflict, DstackError, Failed, Invalid
+from dstack.model.observation import Outcome, RunRecord, SetWanted
+from dstack.model.refs import run_branch
+from dstack.model.runspec import Desired, Wanted
+from dstack.model.world import RunView
+from dstack.store import heartbeats
+
+EXAMPLE = """\b
+Examples:
+  dstack stop fast-rabbit-1           # SIGTERM, then after the grace SIGKILL; artifacts are kept
+  dstack stop fast-rabbit-1 --abort   # SIGKILL at once; artifacts are dropped
+  dstack stop 3f2a81c09d5e            # one job, and what depends on it
+  dstack stop --mine"""
+
+TRIES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What is wanted of a run, or of some of its jobs."""
+
+    run: str
+    desired: Desired
+    jobs: tuple[str, ...] = ()
+
+
+@click.command(epilog=EXAMPLE)
+@click.argument("names", metavar="[RUN|JOB]...", nargs=-1)
+@click.option("-a", "--abort", is_flag=True, help="Kill at once, and drop the artifacts.")
+@click.option("-d", "--detach", is_flag=True, help="Don't wait until it is so.")
+@click.option("--mine", is_flag=True, help="All my runs.")
+@click.option("--everyone", is_flag=True, help="All runs, whoever submitted them.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def command(  # noqa: PLR0913 (one for each option)
+    folder: Path, *, names: tuple[str, ...], abort: bool, detach: bool, mine: bool, everyone: bool, yes: bool
+) -> None:
+    """Stop runs or jobs: what waits never starts, what runs is ended."""
+    if bool(names) + mine + everyone != 1:
+        msg = "name runs or jobs, or give one of --mine and --everyone"
+        raise click.UsageError(msg)
+    reader = Reader(open_session(folder))
+    seen = reader.session.poll()
+    runs = load_runs(reader, seen)
+    picked = [pick(name, runs) for name in names] or _all(reader, runs, everyone=everyone, yes=yes)
+    _confirm(names, picked, yes=yes)
+    desired = Desired.ABORT if abort else Desired.STOP
+    stopped = [one for one in picked if _stop(reader, one, desired)]
+    if not detach:
+        _wait(reader, stopped, seen)
+
+
+def ask_for(reader: Reader, wish: Wish) -> None:
+    """Write the wish to the run's branch, over whatever others write meanwhile. Raises Conflict, Invalid, Failed."""
+    ledger = GitLedger(reader.session.cache, runtext)
+    for _ in range(TRIES):
+        seen = reader.session.poll()
+        if run_branch(wish.run) not in seen.found:
+            msg = f"the run {wish.run} is gone from the state remote"
+            raise Invalid(msg)
+        observation = reader.observation(seen, [wish.run])
+        view, record = reader.view(seen, wish.run), observation.runs[wish.run]
+        if not isinstance(view, RunView) or not isinstance(record, RunRecord):
+            msg = f"{wish.run} can't be stopped: it is not a run of this dstack repository"
+            raise Invalid(msg)
+        wanted = merged(record.wanted, wish, view.state.generation)
+        if wanted == record.wanted:
+            return
+        pushed = ledger.commit([SetWanted(run=wish.run, wanted=wanted)], observation, atomic=True)
+        if pushed.won:
+            return
+        if Outcome.REFUSED in pushed.outcomes.values():
+            msg = f"the state remote refuses it: {'; '.join(pushed.reasons.values()) or 'it gives no reason'}"
+            raise Failed(msg)
+    msg = f"others change {wish.run} all the time: try again"
+    raise Conflict(msg)
+
+
+def merged(before: Wanted, wish: Wish, generation: int) -> Wanted:
+    """What is wanted from now on. An abort is never taken back by a stop; a wish for an older generation is over."""
+    run = before.desired if before.generation == generation else Desired.RUN
+    jobs = dict(before.jobs) if before.generation == generation else {}
+    if wish.jobs:
+        jobs |= {job: _stronger(jobs.get(job, Desired.RUN), wish.desired) for job in wish.jobs}
+    else:
+        run = _stronger(run, wish.desired)
+    return Wanted(root=before.root, desired=run, jobs=jobs, generation=generation)
+
+
+def _stronger(one: Desired, other: Desired) -> Desired:
+    return Desired.ABORT if Desired.ABORT in (one, other) else other
+
+
+def _all(reader: Reader, runs: Sequence[RunLine], *, everyone: bool, yes: bool) -> list[Picked]:
+    mine = reader.session.me
+    found = [run for run in runs if not run.finished and (everyone or run.submitted_by == mine)]
+    others = [run.run for run in found if run.submitted_by != mine]
+    if others and not yes:
+        _ask(f"{len(others)} of these runs are not yours: {', '.join(others[:5])}. Stop them?", "say --yes to do it")
+    if not found:
+        tell("Nothing is running.")
+    return [Picked(run=run, job=None, exact=True) for run in found]
+
+
+def _confirm(names: Sequence[str], picked: Sequence[Picked], *, yes: bool) -> None:
+    guessed = [(word, one.name) for word, one in zip(names, picked, strict=False) if not one.exact]
+    for word, name in guessed if not yes else ():
+        _ask(f"Do you mean {name}?", f"{word!r} is only the beginning of {name!r}: write the whole name, or --yes")
+
+
+def _ask(question: str, otherwise: str) -> None:
+    if not can_ask():
+        raise Invalid(otherwise)
+    click.confirm(clean(question), abort=True, err=True)
+
+
+def _stop(reader: Reader, one: Picked, desired: Desired) -> bool:
+    """Whether there was anything to stop."""
+    if all(job.status.finished for job in one.jobs) and one.run.finished:
+        say(f"{one.name} has ended already: {clean(run_text(one.run))}")
+        return False
+    ask_for(reader, Wish(run=one.run.run, desired=desired, jobs=(one.job.job,) if one.job else ()))
+    return True
+
+
+def _wait(reader: Reader, picked: Sequence[Picked], seen: Seen) -> None:
+    if picked:
+        _warn_if_alone(seen)
+    for one in picked:
+        for update in updates(reader, one.run.run):
+            if update and (end := _end(one, update[1])):
+                say(f"{one.name} is {end}")
+                break
+
+
+def _end(one: Picked, line: RunLine) -> str:
+    """The word for its end; empty while it hasn't ended."""
+    if one.job is None:
+        return str(line.status) if line.finished else ""
+    job = next((job for job in line.jobs if job.job == one.job.job), None)
+    return str(job.status) if job and job.status.finished else ""
+
+
+def _warn_if_alone(seen: Seen) -> None:
+    try:
+        alone = heartbeats.home(seen.store()) is None
+    except DstackError as error:
+        tell(f"the store can't be read: {error}")
+        return
+    if alone:
+        tell(f"{no_controller(seen)}; it is stopped as soon as one is there (^C leaves it so)")

@@ -1,0 +1,91 @@
+"""All runs as lines, from a file that remembers each by the ids of its refs; it may be lost or broken any time."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from cli.lines import RunLine
+from cli.reading import Reader
+from cli.session import Seen
+from dstack import __version__
+from dstack.model import refs
+
+FILE = "summaries.json"
+LIMIT = 256 * 1024 * 1024
+
+_Kept = dict[str, RunLine]
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True):
+    version: str
+    repository: str | None
+    lines: _Kept
+
+
+def load_runs(reader: Reader, seen: Seen) -> tuple[RunLine, ...]:
+    """Every run there is, the latest submitted first."""
+    path = reader.session.place / FILE
+    kept = _read(path, seen.repository)
+    keys = _keys(seen.found)
+    lines = {key: kept[key] if key in kept else reader.line(seen, name) for name, key in keys.items()}
+    sound = {key: line for key, line in lines.items() if not line.problem}
+    if sound.keys() != kept.keys():
+        _write(path, _File(version=__version__, repository=seen.repository, lines=sound))
+    tags = _tags(seen.found)
+    tagged = (_tagged(line, tags) for line in lines.values())
+    return tuple(sorted(tagged, key=_age, reverse=True))
+
+
+def _keys(found: Mapping[str, str]) -> dict[str, str]:
+    """By run, what its line depends on: the tip of its branch and of every notes ref under its name."""
+    ids: dict[str, list[str]] = {}
+    for ref, oid in sorted(found.items()):
+        name = refs.parse_run_branch(ref)
+        if name:
+            ids.setdefault(name, []).append(oid)
+    for ref, oid in sorted(found.items()):
+        parsed = refs.parse_note(ref)
+        if parsed and parsed[0].name in ids:
+            ids[parsed[0].name].append(f"{parsed[1]}:{oid}")
+    return {name: " ".join((name, *parts)) for name, parts in ids.items()}
+
+
+def _tags(found: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    prefix = refs.tag("")
+    tags: dict[str, tuple[str, ...]] = {}
+    for ref, oid in sorted(found.items()):
+        if ref.startswith(prefix):
+            tags[oid] = (*tags.get(oid, ()), ref.removeprefix(prefix))
+    return tags
+
+
+def _tagged(line: RunLine, tags: Mapping[str, tuple[str, ...]]) -> RunLine:
+    return msgspec.structs.replace(line, tags=tags[line.root]) if line.root in tags else line
+
+
+def _age(line: RunLine) -> tuple[float, str]:
+    return (line.submitted_at.timestamp() if line.submitted_at else 0.0, line.run)
+
+
+def _read(path: Path, repository: str | None) -> _Kept:
+    try:
+        data = path.read_bytes()
+        kept = msgspec.json.decode(data, type=_File) if len(data) < LIMIT else None
+    except (OSError, msgspec.MsgspecError, RecursionError, ValueError):
+        return {}  # there is none, or none that can be used: it is made anew
+    good = kept is not None and kept.version == __version__ and kept.repository == repository
+    return kept.lines if kept and good else {}
+
+
+def _write(path: Path, file: _File) -> None:
+    scratch = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    # It only saves time: where it can't be written, nothing is lost.
+    with suppress(OSError):
+        scratch.write_bytes(msgspec.json.encode(file))
+        scratch.replace(path)
+    with suppress(OSError):
+        scratch.unlink()
