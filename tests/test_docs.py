@@ -3,43 +3,30 @@
 import re
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cli.index import COMMANDS
+from dstack.model import vocabulary
+from dstack.model.job import Reason
+from dstack.model.status import Status
+from dstack.model.variables import parse_variables
+from dstack.model.workflows import parse_workflows
 from tests import console
 from tests.console import Session, Step
+from tests.installed import ROOT, WRITTEN, search_path
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
-# Until all of them are written, only what needs no command of ours.
-WRITTEN = all((ROOT / (COMMANDS[name].module.replace(".", "/") + ".py")).exists() for name in ("run", "artifacts"))
 SESSIONS = [
     pytest.param(session, id=f"{page.relative_to(ROOT)}:{number}")
     for page in PAGES
     for number, session in enumerate(console.sessions(page.read_text()))
     if WRITTEN or "dstack " not in console.script(session)
 ]
-
-
-@pytest.fixture
-def commands(tmp_path: Path) -> Mapping[str, str]:
-    """An environment in which `dstack` and `python` are those of this checkout."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name, entry in (("dstack", "main"), ("dstack-runner", "runner_main")):
-        path = folder / name
-        path.write_text(
-            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-            f"from dstack.__main__ import {entry}\nsys.exit({entry}())\n"
-        )
-        path.chmod(0o755)
-    return {"PATH": f"{folder}:{Path(sys.executable).parent}:/usr/bin:/bin:/usr/sbin:/sbin"}
 
 
 def start_folder(where: str, tmp_path: Path) -> Path:
@@ -56,9 +43,10 @@ def start_folder(where: str, tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("session", SESSIONS)
-def test_the_commands_do_what_the_page_says(session: Session, tmp_path: Path, commands: Mapping[str, str]) -> None:
+def test_the_commands_do_what_the_page_says(session: Session, tmp_path: Path) -> None:
     folder = start_folder(session.where, tmp_path)
-    assert console.run(session, folder, commands, seconds=150) == []
+    environment = {"PATH": search_path(tmp_path / "bin")}
+    assert console.run(session, folder, environment, seconds=150) == []
 
 
 def test_there_are_pages_to_test() -> None:
@@ -78,6 +66,40 @@ def test_links_lead_somewhere(page: Path) -> None:
         linked = page.parent / target if target else page
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), f"{target}#{anchor}"
+
+
+def first_cells(page: str, heading: str) -> list[str]:
+    """The words in backquotes or capitals in the first column of the tables under a heading."""
+    section = (ROOT / page).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
+    return [word for cell in cells for word in re.findall(r"`([\w-]+)`|\b([A-Z]{4,})\b", cell) for word in word if word]
+
+
+def test_the_reference_has_every_key_and_no_other() -> None:
+    cells = first_cells("docs/workflows.md", "`.dstack/workflows.yaml`")
+    assert cells == list(vocabulary.NOW)
+
+
+def test_the_reference_names_what_is_not_yet_supported() -> None:
+    text = (ROOT / "docs/workflows.md").read_text().partition("**Not yet supported**")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([\w-]+)`", text)) >= vocabulary.LATER | vocabulary.RESOURCES_LATER
+
+
+def test_every_reason_and_state_is_explained() -> None:
+    assert set(first_cells("docs/workflows.md", "Reasons")) == set(Reason)
+    assert set(first_cells("docs/commands.md", "`dstack status`")) == set(Status)
+
+
+def test_every_command_has_its_place() -> None:
+    headings = re.findall(r"^## `dstack (\w+)`$", (ROOT / "docs/commands.md").read_text(), re.MULTILINE)
+    assert headings == [name for name, listed in COMMANDS.items() if not listed.hidden]
+
+
+def test_the_examples_of_the_reference_are_right() -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/workflows.md").read_text(), re.MULTILINE | re.DOTALL)
+    workflows = parse_workflows(blocks[0].encode())
+    variables = parse_variables(blocks[1].encode(), workflows)
+    assert variables.of("train") == {"seed": "7", "batch-size": "32", "note": "one two  three"}
 
 
 PAGE = """\
