@@ -1,0 +1,89 @@
+"""The slow work after an attempt's commands: the log is closed, then the artifacts are saved, as one set."""
+
+import errno
+from dataclasses import dataclass
+
+from dstack.model.errors import DstackError, Unavailable
+from dstack.model.job import Reason
+from dstack.store.artifacts import DiskFull, Incomplete, Saved, Tree, save
+from dstack.store.scanning import scan
+from dstack.store.store import Store
+from runner.cancelling import Cancel
+from runner.held import Failure, Held, Kept
+from runner.outcome import notice
+from runner.preparing import HeldUp
+from runner.shipment import Shipment
+
+_ADVICE = "mend that and run the job again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remains:
+    """What an attempt leaves behind. `tree` is None where no artifacts are to be saved."""
+
+    held: Held
+    shipment: Shipment
+    store: Store
+    tree: Tree | None
+
+
+def finish(remains: Remains, cancel: Cancel, at: float) -> Kept:
+    """Log first, artifacts then. `at` in seconds of the epoch. Raises HeldUp (store away: call again), Cancelled."""
+    size, failure = _close(remains, at)
+    if remains.tree is None:
+        return Kept(log_size=size, failure=failure)
+    try:
+        cancel.check()
+        saved, trouble = _save(remains.store, remains.tree, remains.held, cancel)
+    except Unavailable as error:
+        raise HeldUp(_failed(Reason.UPLOAD_FAILED, f"its artifacts could not be saved: {error}")) from error
+    return Kept(
+        log_size=size,
+        manifest=saved.digest,
+        artifacts_size=saved.manifest.size if saved.manifest else 0,
+        warnings=saved.warnings,
+        failure=failure or trouble,
+    )
+
+
+def _close(remains: Remains, at: float) -> tuple[int, Failure | None]:
+    try:
+        return remains.shipment.close(_last_words(remains), at), None
+    except Unavailable as error:
+        raise HeldUp(_failed(Reason.UPLOAD_FAILED, f"its log could not be stored: {error}")) from error
+    except DstackError as error:
+        return 0, _failed(Reason.UPLOAD_FAILED, f"its log could not be stored: {error}")
+
+
+def _last_words(remains: Remains) -> list[str]:
+    """Why it ended, where its own output doesn't tell; and what is missing of its artifacts."""
+    last = notice(remains.held)
+    warnings: list[str] = []
+    if remains.tree is not None:
+        try:
+            found = scan(remains.tree, remains.held.job.artifacts)
+            warnings = [*found.warnings, *found.problems]
+        except (DstackError, OSError) as error:
+            warnings = [f"the artifacts can't be saved: {error}"]
+    return [*([last] if last else []), *warnings]
+
+
+def _save(store: Store, tree: Tree, held: Held, cancel: Cancel) -> tuple[Saved, Failure | None]:
+    try:
+        return save(store, tree, held.job.artifacts, progress=cancel.check), None
+    except Incomplete as error:
+        return error.saved, _failed(Reason.UPLOAD_FAILED, str(error))
+    except Unavailable:
+        raise
+    except DiskFull as error:
+        return Saved(), _failed(Reason.DISK_FULL, str(error))
+    except DstackError as error:
+        return Saved(), _failed(Reason.UPLOAD_FAILED, f"its artifacts could not be saved: {error}; {_ADVICE}")
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = Reason.DISK_FULL if full else Reason.UPLOAD_FAILED
+        return Saved(), _failed(reason, f"its artifacts could not be saved: {error.strerror}; {_ADVICE}")
+
+
+def _failed(reason: Reason, message: str) -> Failure:
+    return Failure(reason=reason, message=message)

@@ -1,0 +1,149 @@
+"""What a runner must find again after a crash and can't derive: the attempts in hand, and claims not yet pushed."""
+
+import logging
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+from tinydb import TinyDB
+
+from dstack.model.codec import Value
+from dstack.model.errors import Failed
+from dstack.model.events import Ended, Times
+from dstack.model.job import Job, Reason
+from dstack.model.pool import Attempt, Phase
+from dstack.model.world import Moment
+from runner.durable import DurableStorage
+from runner.held import Cause, Failure, Held
+
+LOG = logging.getLogger(__name__)
+
+INSTANCE_DIGITS = 16
+_INSTANCE_LENGTHS = range(8, 65)
+
+
+class Entry(Value, frozen=True, kw_only=True):
+    """One attempt as it is written down. Its key is `<job>.<attempt>`."""
+
+    key: str
+    attempt: Attempt
+    job: Job
+    oid: str
+    phase: Phase
+    times: Times = Times()
+    cause: Cause | None = None
+    failure: tuple[Reason, str] | None = None
+    ended: Ended | None = None
+    ended_known: bool = False
+
+
+class Journal:
+    """Attempts in hand, on disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or begin the file. Raises Failed where it can't be read."""
+        try:
+            self._db = TinyDB(path, storage=DurableStorage)
+        except OSError as error:
+            msg = f"the runner's journal {path} can't be opened: {error.strerror}"
+            raise Failed(msg) from error
+        self._written: Mapping[str, Held] = {}
+
+    def load(self, now: Moment) -> tuple[Held, ...]:
+        """What was in hand when the last process ended. An entry that can't be read is left out, with a warning."""
+        found = [held for document in self._db.all() if (held := _read(dict(document), now))]
+        self._written = {held.key: held for held in found}
+        return tuple(found)
+
+    def save(self, held: Mapping[str, Held], *, everything: bool = False) -> None:
+        """Write down what matters of this, if it changed (one sync). Raises OSError; may then be called again.
+
+        What can be derived again — that an attempt waits, is prepared, is forgotten — is written with the next thing
+        that matters; with `everything` at once.
+        """
+        if everything or any(_matters(self._written.get(key), one) for key, one in held.items()):
+            if self._written != held:
+                self._replace(held.values())
+            storage = cast("DurableStorage", self._db.storage)
+            storage.flush()
+            self._written = dict(held)
+
+    def close(self) -> None:
+        """Write the last of it."""
+        self._db.close()
+
+    def _replace(self, held: Iterable[Held]) -> None:
+        self._db.truncate()
+        self._db.insert_multiple(msgspec.to_builtins(_entry(one)) for one in held)
+
+
+def instance_of(folder: Path) -> str:
+    """The id of the runner whose state is kept in this folder; made the first time. Raises Failed."""
+    path = folder / "instance"
+    try:
+        if not path.exists():
+            scratch = path.with_name("instance.new")
+            scratch.write_text(secrets.token_hex(INSTANCE_DIGITS // 2))
+            scratch.replace(path)
+        instance = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"the runner's state folder {folder} can't be used: {error}"
+        raise Failed(msg) from error
+    if not (instance.isascii() and instance.isalnum() and len(instance) in _INSTANCE_LENGTHS):
+        msg = f"{path} is damaged: remove it, and the runner starts as a new one"
+        raise Failed(msg)
+    return instance
+
+
+def _matters(before: Held | None, after: Held) -> bool:
+    if before is None:
+        return after.phase in (Phase.RUNNING, Phase.ENDED)
+    return (before.phase is not after.phase and after.phase in (Phase.RUNNING, Phase.ENDED)) or (
+        before.cause is not after.cause
+    )
+
+
+def _entry(held: Held) -> Entry:
+    return Entry(
+        key=held.key,
+        attempt=held.attempt,
+        job=held.job,
+        oid=held.oid,
+        phase=held.phase,
+        times=held.times,
+        cause=held.cause,
+        failure=(held.failure.reason, held.failure.message) if held.failure else None,
+        ended=held.ended,
+        ended_known=held.ended_known,
+    )
+
+
+def _read(document: dict[str, Any], now: Moment) -> Held | None:
+    try:
+        entry = msgspec.convert(document, Entry)
+    except (msgspec.ValidationError, ValueError) as error:
+        LOG.warning("an attempt in the journal can't be read and is left out: %s", error)
+        return None
+    held = Held(
+        attempt=entry.attempt,
+        job=entry.job,
+        oid=entry.oid,
+        phase=entry.phase,
+        times=entry.times,
+        cause=entry.cause,
+        failure=Failure(reason=entry.failure[0], message=entry.failure[1]) if entry.failure else None,
+        ended=entry.ended,
+        ended_known=entry.ended_known,
+    )
+    return replace(held, deadline=_deadline(held, now))
+
+
+def _deadline(held: Held, now: Moment) -> float | None:
+    """The timeout goes on while the runner is down. By the wall clock, since ticks begin anew."""
+    if held.phase is not Phase.RUNNING or held.job.timeout is None or held.times.running is None:
+        return None
+    passed = (now.wall - held.times.running).total_seconds()
+    return now.ticks + min(max(0.0, held.job.timeout - passed), held.job.timeout)

@@ -1,0 +1,147 @@
+"""The slow work before an attempt's commands run: check out the code, put the inputs in place, start."""
+
+import errno
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from dstack.model.commands import job_environment, script
+from dstack.model.errors import DstackError, Unavailable
+from dstack.model.job import Reason
+from dstack.model.pool import Attempt
+from dstack.model.refs import RunKey
+from dstack.store.artifacts import DiskFull, Tree, place
+from dstack.store.store import Store
+from runner.cancelling import Cancel
+from runner.executor import Executor, Launch, StartFailed
+from runner.held import Failure, Held
+
+LOG = logging.getLogger(__name__)
+
+OpenStore = Callable[[str], Store]
+
+
+class Workspaces(Protocol):
+    """The folders of attempts on this machine, by key."""
+
+    def folder(self, key: str) -> Path:
+        """Where output and records of the attempt are."""
+        ...
+
+    def tree(self, key: str) -> Path:
+        """Where its checkout is."""
+        ...
+
+    def check_out(self, key: str, run: RunKey, snapshot: str) -> None:
+        """Make the tree hold exactly the snapshot, whatever was there. Raises Unavailable, Failed."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove folder and tree. Idempotent."""
+        ...
+
+    def keys(self) -> tuple[str, ...]:
+        """The attempts that have left anything."""
+        ...
+
+
+class HeldUp(Exception):
+    """It can't be done for now. `failure` is what it comes to if it never can."""
+
+    def __init__(self, failure: Failure) -> None:
+        """Its message is for the log, too."""
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where and with what an attempt is executed."""
+
+    executor: Executor
+    workspaces: Workspaces
+    open_store: OpenStore
+    labels: Mapping[str, str]
+
+
+def launch_of(held: Held, place_: Place) -> Launch:
+    """What the executor is told."""
+    attempt = held.attempt
+    own = {"run": attempt.run, "job": attempt.job, "attempt": str(attempt.attempt)}
+    return Launch(
+        key=held.key,
+        job=held.job,
+        script=script(held.job),
+        environment=environment_of(held),
+        tree=place_.workspaces.tree(held.key),
+        folder=place_.workspaces.folder(held.key),
+        labels={**place_.labels, **own},
+    )
+
+
+def environment_of(held: Held) -> Mapping[str, str]:
+    """What the job finds in its environment."""
+    attempt = held.attempt
+    name = RunKey.from_text(attempt.run).name
+    return job_environment(held.job, run=name, job_id=attempt.job, attempt=attempt.attempt)
+
+
+def prepare(held: Held, place_: Place, cancel: Cancel) -> None:
+    """Until the commands run. What runs already is adopted. Raises StartFailed, HeldUp, Cancelled."""
+    launch = launch_of(held, place_)
+    if launch.folder.exists() and place_.executor.adopt(launch):
+        return
+    try:
+        _place_all(held, place_, cancel)
+        cancel.check()
+        place_.executor.start(launch)
+    except OSError as error:
+        raise StartFailed(*_of_disk(error)) from error
+
+
+def _place_all(held: Held, place_: Place, cancel: Cancel) -> None:
+    attempt = held.attempt
+    cancel.check()
+    with _Step(Reason.CHECKOUT, "the code could not be checked out"):
+        place_.workspaces.check_out(held.key, RunKey.from_text(attempt.run), attempt.snapshot)
+    tree = Tree(root=place_.workspaces.tree(held.key), working_dir=held.job.working_dir)
+    for digest, under in _inputs(attempt):
+        cancel.check()
+        with _Step(Reason.INPUT_MISSING, "an input could not be put in place"):
+            place(place_.open_store(attempt.store), digest, tree, under=under, progress=cancel.check)
+
+
+def _inputs(attempt: Attempt) -> list[tuple[str, str]]:
+    """Manifests and the folders they go under; what an earlier attempt saved comes last, over the inputs."""
+    inputs = [(one.manifest, one.under) for one in attempt.inputs]
+    return [*inputs, (attempt.restore, "")] if attempt.restore else inputs
+
+
+class _Step:
+    """Turns what goes wrong in a step into its reason."""
+
+    def __init__(self, reason: Reason, what: str) -> None:
+        self._reason = reason
+        self._what = what
+
+    def __enter__(self) -> None:
+        """Nothing to do before."""
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, StartFailed):
+            return
+        if isinstance(error, Unavailable):
+            raise HeldUp(Failure(reason=self._reason, message=f"{self._what}: {error}")) from error
+        if isinstance(error, DiskFull):
+            raise StartFailed(Reason.DISK_FULL, str(error)) from error
+        if isinstance(error, DstackError):
+            raise StartFailed(self._reason, f"{self._what}: {error}") from error
+
+
+def _of_disk(error: OSError) -> tuple[Reason, str]:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Reason.DISK_FULL, "the disk of this runner is full; free space there"
+    LOG.error("an attempt could not be prepared", exc_info=error)
+    return Reason.INTERNAL, f"the attempt could not be prepared: {error}; the log of the runner says more"

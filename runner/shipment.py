@@ -1,0 +1,147 @@
+"""One attempt's log on its way from the file of frames to the store; it goes on from that file, whatever happens."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from dstack.model.errors import DstackError
+from dstack.store.chunk import Record
+from dstack.store.log_writer import LogWriter, flush_after
+from runner.facts import pause
+from runner.frames import SYSTEM, Frame, pack, read_frame
+
+LOG = logging.getLogger(__name__)
+
+
+def say(output: Path, text: str, at: float) -> None:
+    """Add a line of dstack's own to the log. Only before the commands start: from then on another writes the file.
+
+    A full disk costs the line, not the attempt.
+    """
+    line = pack(Frame(SYSTEM, at, f"dstack: {text}\n".encode()))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("ab", buffering=0) as file:
+            end = file.tell()
+            if file.write(line) != len(line):
+                os.ftruncate(file.fileno(), end)
+    except OSError as error:
+        LOG.warning("a line of the log %s was lost: %s", output, error)
+
+
+class Shipment:
+    """Sends what has been written, bit by bit. Any thread may call it; one at a time gets through."""
+
+    def __init__(self, output: Path, open_writer: Callable[[], LogWriter], *, began: float) -> None:
+        """`open_writer` says how far the store has the log already. `began`, as all times here, in ticks."""
+        self._output = output
+        self._open_writer = open_writer
+        self._began = began
+        self._lock = threading.Lock()
+        self._writer: LogWriter | None = None
+        self._file: BinaryIO | None = None
+        self._skip = 0
+        self._waiting_since: float | None = None
+        self._tries = 0
+        self._again = 0.0
+        self._damaged = False
+        self._ended = False
+
+    def tick(self, now: float) -> None:
+        """Send what is due. Trouble is logged, and tried again later: the file keeps everything."""
+        with self._lock:
+            if now < self._again or self._ended:
+                return
+            try:
+                self._ship(now)
+            except (DstackError, OSError) as error:
+                self._tries += 1
+                self._again = now + pause(self._tries, str(self._output))
+                LOG.log(logging.WARNING if self._tries == 1 else logging.DEBUG, "%s waits: %s", self._output, error)
+            else:
+                self._tries = 0
+
+    def close(self, last_words: Iterable[str], at: float) -> int:
+        """Send all of it and close it; the bytes it has. `last_words`: lines of dstack's own for its end.
+
+        Raises what the store raises; may then be called again.
+        """
+        with self._lock:
+            writer = self._opened()
+            if not writer.closed:
+                while self._read(writer):
+                    writer.flush()
+                if not self._ended:
+                    writer.append([(SYSTEM, at, f"dstack: {line}\n".encode()) for line in last_words])
+                    self._ended = True
+                writer.close()
+            self._release()
+            return writer.size
+
+    def drop(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._release()
+
+    def _ship(self, now: float) -> None:
+        if self._file is None and not self._output.exists():
+            return
+        writer = self._opened()
+        while not writer.closed:
+            full = self._read(writer)
+            if writer.buffered and self._waiting_since is None:
+                self._waiting_since = now
+            if not full and not self._is_due(writer, now):
+                return
+            writer.flush()
+            self._waiting_since = None
+
+    def _is_due(self, writer: LogWriter, now: float) -> bool:
+        if self._waiting_since is None:
+            return False
+        return now - self._waiting_since >= flush_after(now - self._began, writer.seq)
+
+    def _opened(self) -> LogWriter:
+        if self._writer is None:
+            self._writer = self._open_writer()
+            self._skip = self._writer.offset
+        return self._writer
+
+    def _read(self, writer: LogWriter) -> bool:
+        """Take what there is, up to what one chunk holds; whether there may be more."""
+        if self._file is None:
+            try:
+                self._file = self._output.open("rb")
+            except FileNotFoundError:
+                return False
+        for record in self._records(self._file):
+            writer.append([record])
+            if writer.full:
+                return True
+        return False
+
+    def _records(self, file: BinaryIO) -> Iterator[Record]:
+        """What follows the bytes that the store has already."""
+        while frame := self._next(file):
+            known = min(self._skip, len(frame.data))
+            self._skip -= known
+            if known < len(frame.data):
+                yield Record(frame.stream, frame.at, frame.data[known:])
+
+    def _next(self, file: BinaryIO) -> Frame | None:
+        if self._damaged:
+            return None
+        try:
+            return read_frame(file)
+        except ValueError as error:
+            LOG.error("%s is damaged, its rest is lost: %s", self._output, error)  # noqa: TRY400 (nothing of ours failed)
+            self._damaged = True
+            return None
+
+    def _release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
