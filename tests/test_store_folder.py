@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 import tracemalloc
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,6 @@ from dstack.model.errors import DstackError, Failed, Invalid, Unavailable
 from dstack.store import incoming
 from dstack.store.folder import FolderStore
 from dstack.store.folder_errors import explained
-from dstack.store.memory import MemoryStore
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -241,24 +239,3 @@ def test_every_error_of_the_system_names_the_store(number: int, kind: type[Dstac
 
 def test_the_url_is_the_folders(tmp_path: Path) -> None:
     assert FolderStore(tmp_path / "a b").url == f"file://{tmp_path}/a%20b"
-
-
-def test_memory_is_away_when_it_is_told_so() -> None:
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    away = [False]
-    store = MemoryStore(clock=lambda: moment, away=lambda: away[0])
-    store.put("a/b", b"x")
-    away[0] = True
-    for call in (
-        lambda: store.put("a/b", b"y"),
-        lambda: store.get("a/b", limit=1),
-        lambda: store.open("a/b"),
-        lambda: store.head("a/b"),
-        lambda: store.delete("a/b"),
-        lambda: list(store.list("a/")),
-    ):
-        with pytest.raises(Unavailable):
-            call()
-    other = store.seen_by(lambda: False)
-    assert other.get("a/b", limit=1) == b"x"
-    assert [head.modified for head in other.list("a/")] == [moment]

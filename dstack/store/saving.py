@@ -2,9 +2,7 @@
 
 import os
 import stat
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dstack.model import keys
@@ -16,7 +14,6 @@ from dstack.store.scanning import Found, Scan, Tree, scan
 from dstack.store.sending import Content, is_fresh, send
 from dstack.store.store import Store
 
-THREADS = 4
 # Bytes done, bytes in all (by the sizes found at first).
 Progress = Callable[[int, int], None]
 
@@ -85,12 +82,9 @@ class _Sending:
         self._progress = progress
         self._total = sum(one.size for one in found.found)
         self._done = 0
-        self._lock = threading.Lock()
 
     def entries(self) -> list[Entry]:
-        # Several at once, because each waits for the disk or the network.
-        with ThreadPoolExecutor(THREADS, thread_name_prefix="save") as pool:
-            return [entry for entry in pool.map(self._entry, self._scan.found) if entry is not None]
+        return [entry for found in self._scan.found if (entry := self._entry(found)) is not None]
 
     def _entry(self, found: Found) -> Entry | None:
         if found.kind is not Kind.FILE:
@@ -116,9 +110,8 @@ class _Sending:
             os.close(descriptor)
 
     def _add(self, size: int) -> None:
-        with self._lock:
-            self._done += size
-            self._progress(self._done, self._total)
+        self._done += size
+        self._progress(self._done, self._total)
 
 
 def _entry(found: Found, content: Content) -> Entry:

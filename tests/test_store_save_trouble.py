@@ -1,0 +1,138 @@
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from dstack.model import keys
+from dstack.model.errors import Unavailable
+from dstack.store import sending
+from dstack.store.artifacts import Tree, save
+from dstack.store.folder import FolderStore
+from dstack.store.memory import MemoryStore
+from dstack.store.store import Head
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    (tmp_path / "store").mkdir()
+    return FolderStore(tmp_path / "store")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    (tmp_path / "job").mkdir()
+    return tmp_path / "job"
+
+
+@contextmanager
+def rewriting(path: Path) -> Iterator[None]:
+    """Somebody writes into the file all the time."""
+    over = threading.Event()
+
+    def write() -> None:
+        with path.open("r+b") as file:
+            turn = 0
+            while not over.is_set():
+                turn += 1
+                file.seek(0)
+                file.write(b"%d" % (turn % 10) * MIB)
+                file.flush()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        over.set()
+        writer.join()
+
+
+@pytest.mark.parametrize("size", [MIB, sending.SMALL + 5 * MIB])
+def test_a_file_that_changes_meanwhile_is_stored_under_its_true_digest(
+    store: FolderStore, job: Path, size: int
+) -> None:
+    (job / "f").write_bytes(b"x" * size)
+    with rewriting(job / "f"):
+        for _ in range(5):
+            save(store, Tree(root=job), ("f",))
+    for head in store.list("objects/"):
+        data = store.get(head.key, limit=64 * MIB)
+        assert data is not None
+        assert hashlib.sha256(data).hexdigest() == head.key.removeprefix("objects/")
+
+
+def test_a_file_that_grows_or_shrinks_meanwhile_is_saved_as_far_as_it_was(job: Path) -> None:
+    big = sending.SMALL + MIB
+
+    class Meddling(MemoryStore):
+        def head(self, key: str) -> Head | None:
+            with (job / "grows").open("ab") as file:
+                file.write(b"more")
+            os.truncate(job / "shrinks", 5 * MIB - 7)
+            return super().head(key)
+
+    store = Meddling()
+    (job / "grows").write_bytes(b"g" * big)
+    (job / "shrinks").write_bytes(b"s" * big)
+    for name in ("grows", "shrinks"):
+        descriptor = os.open(job / name, os.O_RDONLY)
+        content = sending.send(store, descriptor, progress=lambda _size: None)
+        os.close(descriptor)
+        data = store.get(keys.content(content.sha256), limit=64 * MIB)
+        assert data is not None
+        assert (hashlib.sha256(data).hexdigest(), len(data)) == content
+
+
+def test_a_file_that_goes_away_meanwhile_is_a_warning(job: Path) -> None:
+    class Meddling(MemoryStore):
+        def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
+            (job / "z").unlink(missing_ok=True)
+            return super().put(key, data, if_absent=if_absent)
+
+    (job / "a").write_text("a")
+    for number in range(50):
+        (job / f"b{number}").write_text(str(number))
+    (job / "z").write_text("z")
+    saved = save(Meddling(), Tree(root=job), (".",))
+    assert saved.manifest is not None
+    assert len(saved.manifest.entries) == 51
+    assert saved.warnings == ("'z' went away while it was being saved",)
+
+
+def test_what_the_store_loses_is_noticed(job: Path) -> None:
+    class Losing(MemoryStore):
+        def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
+            return key.startswith("objects/") or super().put(key, data, if_absent=if_absent)
+
+    (job / "f").write_text("x")
+    with pytest.raises(Unavailable, match="does not hold objects/"):
+        save(Losing(), Tree(root=job), ("f",))
+
+
+def test_a_save_cut_short_goes_on_where_it_was(job: Path) -> None:
+    sent: list[str] = []
+
+    class Failing(MemoryStore):
+        def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
+            if len(sent) == 7:
+                msg = "away"
+                raise Unavailable(msg)
+            sent.append(key)
+            return super().put(key, data, if_absent=if_absent)
+
+    for number in range(20):
+        (job / str(number)).write_text(str(number))
+    store = Failing()
+    with pytest.raises(Unavailable):
+        save(store, Tree(root=job), (".",))
+    assert list(store.list("manifests/")) == []
+    sent.append("once")
+    save(store, Tree(root=job), (".",))
+    assert len(sent) == len(set(sent)) == 20 + 1 + 1
