@@ -74,9 +74,9 @@ class Seen:
         return self.repository
 
 
-def open_session(folder: Path) -> Session:
-    """Open what is around `folder`. Raises Invalid, Failed."""
-    code = find_code(folder)
+def open_session(folder: Path, code: CodeRepository | None = None) -> Session:
+    """Open what is around `folder`, where `code` isn't known already. Raises Invalid, Failed."""
+    code = code or find_code(folder)
     remote = code.remote()
     name = hashlib.sha256(os.fsencode(remote.url)).hexdigest()[:12]
     place = code.common / "dstack" / name

@@ -1,7 +1,6 @@
 """`dstack stop`: stops or aborts runs and jobs, and waits until it is so."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -12,16 +11,12 @@ from cli.pick import Picked, pick
 from cli.reading import Reader
 from cli.session import Seen, open_session
 from cli.status_table import run_text
+from cli.stopping import Wish, ask_for
 from cli.summaries import load_runs
 from cli.terminal import can_ask, clean, say, tell
 from cli.waiting import no_controller
-from dstack.ledger.gitledger import GitLedger
-from dstack.model import runtext
-from dstack.model.errors import Conflict, DstackError, Failed, Invalid
-from dstack.model.observation import Outcome, RunRecord, SetWanted
-from dstack.model.refs import run_branch
-from dstack.model.runspec import Desired, Wanted
-from dstack.model.world import RunView
+from dstack.model.errors import DstackError, Invalid
+from dstack.model.runspec import Desired
 from dstack.store import heartbeats
 
 EXAMPLE = """\b
@@ -30,17 +25,6 @@ Examples:
   dstack stop fast-rabbit-1 --abort   # SIGKILL at once; artifacts are dropped
   dstack stop 3f2a81c09d5e            # one job, and what depends on it
   dstack stop --mine"""
-
-TRIES = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What is wanted of a run, or of some of its jobs."""
-
-    run: str
-    desired: Desired
-    jobs: tuple[str, ...] = ()
 
 
 @click.command(epilog=EXAMPLE)
@@ -67,47 +51,6 @@ def command(  # noqa: PLR0913 (one for each option)
     stopped = [one for one in picked if _stop(reader, one, desired)]
     if not detach:
         _wait(reader, stopped, seen)
-
-
-def ask_for(reader: Reader, wish: Wish) -> None:
-    """Write the wish to the run's branch, over whatever others write meanwhile. Raises Conflict, Invalid, Failed."""
-    ledger = GitLedger(reader.session.cache, runtext)
-    for _ in range(TRIES):
-        seen = reader.session.poll()
-        if run_branch(wish.run) not in seen.found:
-            msg = f"the run {wish.run} is gone from the state remote"
-            raise Invalid(msg)
-        observation = reader.observation(seen, [wish.run])
-        view, record = reader.view(seen, wish.run), observation.runs[wish.run]
-        if not isinstance(view, RunView) or not isinstance(record, RunRecord):
-            msg = f"{wish.run} can't be stopped: it is not a run of this dstack repository"
-            raise Invalid(msg)
-        wanted = merged(record.wanted, wish, view.state.generation)
-        if wanted == record.wanted:
-            return
-        pushed = ledger.commit([SetWanted(run=wish.run, wanted=wanted)], observation, atomic=True)
-        if pushed.won:
-            return
-        if Outcome.REFUSED in pushed.outcomes.values():
-            msg = f"the state remote refuses it: {'; '.join(pushed.reasons.values()) or 'it gives no reason'}"
-            raise Failed(msg)
-    msg = f"others change {wish.run} all the time: try again"
-    raise Conflict(msg)
-
-
-def merged(before: Wanted, wish: Wish, generation: int) -> Wanted:
-    """What is wanted from now on. An abort is never taken back by a stop; a wish for an older generation is over."""
-    run = before.desired if before.generation == generation else Desired.RUN
-    jobs = dict(before.jobs) if before.generation == generation else {}
-    if wish.jobs:
-        jobs |= {job: _stronger(jobs.get(job, Desired.RUN), wish.desired) for job in wish.jobs}
-    else:
-        run = _stronger(run, wish.desired)
-    return Wanted(root=before.root, desired=run, jobs=jobs, generation=generation)
-
-
-def _stronger(one: Desired, other: Desired) -> Desired:
-    return Desired.ABORT if Desired.ABORT in (one, other) else other
 
 
 def _all(reader: Reader, runs: Sequence[RunLine], *, everyone: bool, yes: bool) -> list[Picked]:

@@ -1,0 +1,133 @@
+"""Everything about a run that can be checked before anything is pushed."""
+
+import os
+import random
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+from cli.run_options import RunOptions
+from cli.session import Seen, Session
+from dstack.ledger.snapshot import Snapshot, take_snapshot
+from dstack.ledger.worktree import Choice
+from dstack.model import refs
+from dstack.model.errors import Invalid
+from dstack.model.plan import Plan
+from dstack.model.planner import environment_names, plan_jobs
+from dstack.model.run_names import new_name
+from dstack.model.runspec import Code, Options, RunSpec
+from dstack.model.variables import Variables, parse_variables, resolve_override, select_matrix
+from dstack.model.workflow import Workflows
+from dstack.model.workflows import parse_workflows
+
+NO_ROOT = "0" * 40
+NAME_RANGE = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What the user asked for: a workflow, and variables as typed."""
+
+    workflow: str
+    overrides: tuple[tuple[str, str], ...]
+    options: RunOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A run that could be pushed now."""
+
+    order: Order
+    snapshot: Snapshot
+    workflows: Workflows
+    variables: Variables
+    spec: RunSpec
+
+    def plan(self, root: str = NO_ROOT) -> Plan:
+        """Its jobs. Without the root, all but their ids. Raises Invalid."""
+        return plan_jobs(root, self.spec, self.workflows, self.variables)
+
+    def renamed(self, name: str) -> "Prepared":
+        """The same run under another name."""
+        spec = replace(self.spec, run=name, nonce=secrets.token_hex(8))
+        return Prepared(
+            order=self.order, snapshot=self.snapshot, workflows=self.workflows, variables=self.variables, spec=spec
+        )
+
+
+def prepare(session: Session, order: Order, seen: Seen, *, only: str | None = None) -> Prepared:
+    """Take the snapshot, and check the order against it. `only`: the runner it is for. Raises Invalid, Failed."""
+    options = order.options
+    name = _name(options, taken_names(seen))
+    choice = Choice(only_committed=options.only_committed, untracked=not options.no_untracked, include=options.include)
+    snapshot = take_snapshot(session.code, session.cache, session.remote, choice)
+    workflows = parse_workflows(snapshot.workflows.data, allow_env=frozenset(options.allow_env))
+    variables = parse_variables(snapshot.variables.data if snapshot.variables else None, workflows)
+    workflows.get(order.workflow)
+    spec = RunSpec(
+        repository=seen.repository or "",
+        run=name,
+        workflow=order.workflow,
+        variables=_overrides(order, workflows, variables),
+        matrix=_matrix(order, workflows),
+        environment=_environment(workflows, order.workflow),
+        code=_code(snapshot, workflows, order.workflow),
+        submitted_by=session.me,
+        submitted_at=datetime.now(UTC).replace(microsecond=0),
+        options=Options(priority=options.priority or 0, cache=not options.no_cache, only=only),
+        nonce=secrets.token_hex(8),
+    )
+    prepared = Prepared(order=order, snapshot=snapshot, workflows=workflows, variables=variables, spec=spec)
+    prepared.plan()
+    return prepared
+
+
+def taken_names(seen: Seen) -> frozenset[str]:
+    """Names of runs that have a branch."""
+    return frozenset(name for ref in seen.found if (name := refs.parse_run_branch(ref)))
+
+
+def fresh_name(taken: Collection[str]) -> str:
+    """A name nobody has."""
+    return new_name(random.randrange(NAME_RANGE), random.randrange(NAME_RANGE), taken)  # noqa: S311 (a name, no secret)
+
+
+def _name(options: RunOptions, taken: Collection[str]) -> str:
+    if options.name is None:
+        return fresh_name(taken)
+    refs.check_name(options.name, "run")
+    if options.name in taken:
+        msg = f"there is a run called {options.name!r} already: choose another --name, or leave it out"
+        raise Invalid(msg)
+    return options.name
+
+
+def _overrides(order: Order, workflows: Workflows, variables: Variables) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for name, value in order.overrides:
+        if select_matrix(workflows, order.workflow, name, [value]) is None:
+            section, known = resolve_override(variables, workflows, order.workflow, name, value)
+            found.setdefault(section, {})[known] = value
+    return found
+
+
+def _matrix(order: Order, workflows: Workflows) -> dict[str, tuple[str, ...]]:
+    chosen = (select_matrix(workflows, order.workflow, name, [value]) for name, value in order.overrides)
+    return dict(one for one in chosen if one)
+
+
+def _environment(workflows: Workflows, workflow: str) -> dict[str, str]:
+    return {name: os.environ[name] for name in environment_names(workflows, workflow) if name in os.environ}
+
+
+def _code(snapshot: Snapshot, workflows: Workflows, workflow: str) -> Code:
+    return Code(
+        url=snapshot.url,
+        branch=snapshot.branch,
+        commit=snapshot.head,
+        snapshot=snapshot.commit,
+        contents={one.name: snapshot.content for one in workflows.graph(workflow)},
+    )

@@ -1,0 +1,96 @@
+"""Follows a run from its submission to its end: says what changes, asks on ^C, and turns the end into an exit code."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import click
+
+from cli.door import GOOD, INTERRUPTED, TROUBLE
+from cli.following import Tails, follow
+from cli.lines import JobLine, RunLine
+from cli.log_text import LogPrinter
+from cli.reading import Reader
+from cli.status_table import job_text, run_text
+from cli.stopping import Wish, ask_for
+from cli.terminal import can_ask, clean, tell
+from dstack.model.runspec import Desired
+from dstack.model.status import Status
+
+_TOLD = frozenset({Status.RUNNING, Status.DONE, Status.FAILED, Status.STOPPED, Status.ABORTED, Status.SKIPPED})
+_ANSWERS = {"s": Desired.STOP, "a": Desired.ABORT}
+
+
+@dataclass(slots=True)
+class Story:
+    """Says what has become of each job since it was last looked at."""
+
+    _known: dict[str, Status] = field(default_factory=dict)
+
+    def watch(self, line: RunLine) -> None:
+        """Take in the run as it is now."""
+        for job in line.jobs:
+            if self._known.get(job.job) is not job.status:
+                self._known[job.job] = job.status
+                if job.status in _TOLD:
+                    tell(_sentence(job))
+
+
+def _sentence(job: JobLine) -> str:
+    where = f" on {job.runner}" if job.status is Status.RUNNING and job.runner else ""
+    return f"{clean(job.title)} ({job.job}) is {clean(job_text(job))}{where}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How following ended. `interrupted`: by ^C; then `line` may be of a run that goes on."""
+
+    line: RunLine
+    interrupted: bool = False
+
+
+# What ^C means: the wish, or None to leave the run alone.
+OnInterrupt = Callable[[RunLine], Desired | None]
+
+
+def followed(reader: Reader, line: RunLine, printer: LogPrinter, on_interrupt: OnInterrupt | None = None) -> End:
+    """Print logs and changes until the run has ended, or the user leaves it."""
+    tails, story, interrupted = Tails(printer=printer), Story(), False
+    while True:
+        try:
+            end = follow(reader, line.run, tails, story.watch)
+        except KeyboardInterrupt:
+            desired = (on_interrupt or asked)(line)
+            if desired is None:
+                return End(line=line, interrupted=True)
+            interrupted = True
+            tell(f"{line.run} is told to {desired}; ^C again asks again")
+            ask_for(reader, Wish(run=line.run, desired=desired))
+            continue
+        tell(f"{end.run} is {clean(run_text(end))}")
+        return End(line=end, interrupted=interrupted)
+
+
+def asked(line: RunLine) -> Desired | None:
+    """Stop, abort, or leave it running; without a terminal it is left running. Says how it can be stopped then."""
+    answer = "l"
+    if can_ask():
+        try:
+            answer = click.prompt(
+                f"\n{line.run} is not finished: (s)top it, (a)bort it, or (l)eave it running?",
+                type=click.Choice(["s", "a", "l"]),
+                show_choices=False,
+                default="l",
+                err=True,
+            )
+        except (click.Abort, KeyboardInterrupt):
+            answer = "l"
+    if answer not in _ANSWERS:
+        tell(f"{line.run} goes on: `dstack logs -f {line.run}` follows it, `dstack stop {line.run}` stops it")
+    return _ANSWERS.get(answer)
+
+
+def exit_code(end: End) -> int:
+    """The exit code follows the run."""
+    if end.interrupted:
+        return INTERRUPTED
+    return GOOD if end.line.status is Status.DONE else TROUBLE

@@ -1,0 +1,159 @@
+"""Submits a run and follows it: the acts behind `dstack run`."""
+
+import contextlib
+from pathlib import Path
+
+import click
+import msgspec
+
+from cli.interrupts import deferred
+from cli.lines import RunLine, run_line
+from cli.log_text import LogPrinter, prefixes
+from cli.preparing import Order, Prepared, fresh_name, prepare, taken_names
+from cli.reading import Reader
+from cli.run_end import exit_code, followed
+from cli.session import Seen, Session, open_session, set_up
+from cli.table import Column, show_table
+from cli.terminal import can_ask, clean, say, tell
+from cli.waiting import no_controller
+from dstack.ledger.code import CodeRepository
+from dstack.ledger.gitledger import GitLedger
+from dstack.ledger.submit import Submitted, submit
+from dstack.model import runtext
+from dstack.model.errors import Conflict, DstackError, Invalid
+from dstack.model.job import Job
+from dstack.model.plan import Plan
+from dstack.model.runspec import Wanted
+from dstack.model.world import RunView
+from dstack.store import heartbeats
+
+TRIES = 10
+SHOWN_JOBS = 20
+TOLD = "told"
+
+
+def run(folder: Path, code: CodeRepository, order: Order) -> int:
+    """Do what `dstack run WORKFLOW …` asks for; the exit code."""
+    options = order.options
+    if options.as_json and not (options.detach or options.dry_run):
+        msg = "--json goes with --detach or --dry-run"
+        raise click.UsageError(msg)
+    if options.local and options.detach:
+        msg = "--local works in this process, which --detach would end"
+        raise click.UsageError(msg)
+    session = open_session(folder, code)
+    if options.dry_run:
+        return _dry_run(session, order)
+    seen = set_up(session)
+    seen.store()
+    if options.local:
+        from cli.local import run_locally  # noqa: PLC0415 (it imports the controller and the runner)
+
+        return run_locally(session, seen, order, _submitted)
+    prepared = prepare(session, order, seen)
+    prepared, submitted = _submitted(session, prepared)
+    if options.detach:
+        return _detach(prepared, submitted)
+    _warn_if_alone(seen)
+    return follow_to_end(Reader(session), prepared, submitted)
+
+
+def follow_to_end(reader: Reader, prepared: Prepared, submitted: Submitted) -> int:
+    """Print the logs until the run has ended."""
+    line = _line(prepared, submitted)
+    printer = LogPrinter(prefixes=prefixes(line.jobs))
+    return exit_code(followed(reader, line, printer))
+
+
+def _submitted(session: Session, prepared: Prepared) -> tuple[Prepared, Submitted]:
+    """Push it, under another name where its own has just been taken. Raises Invalid, Failed, Unavailable."""
+    for warning in prepared.snapshot.warnings:
+        tell(f"warning: {clean(warning)}")
+    _say_what_travels(session, prepared)
+    ledger = GitLedger(session.cache, runtext)
+    with deferred():
+        for _ in range(TRIES):
+            try:
+                submitted = submit(ledger, prepared.snapshot, prepared.spec)
+            except Conflict as error:
+                if prepared.order.options.name:
+                    raise Invalid(str(error)) from error
+                prepared = prepared.renamed(fresh_name(taken_names(session.poll())))
+                continue
+            _tell_jobs(prepared, prepared.plan(submitted.root))
+            return prepared, submitted
+    msg = f"{TRIES} names in a row were taken by others meanwhile: try again"
+    raise Conflict(msg)
+
+
+def _say_what_travels(session: Session, prepared: Prepared) -> None:
+    """Once for each remote: what leaves the work tree, and where it goes."""
+    marker = session.place / TOLD
+    if marker.exists() or session.remote.name == ".":
+        return
+    where = f"{clean(session.remote.name)} ({clean(session.remote.url)})"
+    tell(f"This sends {prepared.snapshot.travels} to the state remote {where}.")
+    tell("A file .dstackignore keeps files at home. This is said once for each remote.")
+    if can_ask() and not prepared.order.options.yes:
+        click.confirm("Send it?", default=True, abort=True, err=True)
+    with contextlib.suppress(OSError):
+        marker.touch()
+
+
+def _dry_run(session: Session, order: Order) -> int:
+    prepared = prepare(session, order, session.poll())
+    plan = prepared.plan()
+    if order.options.as_json:
+        jobs = [msgspec.to_builtins(planned.job) for planned in plan.jobs]
+        say(msgspec.json.encode({"workflow": order.workflow, "jobs": jobs}).decode())
+        return 0
+    for warning in prepared.snapshot.warnings:
+        tell(f"warning: {clean(warning)}")
+    columns = [Column(title=title) for title in ("WORKFLOW", "VARIABLES", "NEEDS", "IMAGE")]
+    show_table(columns, [_plan_row(planned.job) for planned in plan.jobs])
+    tell(f"{_count(plan)} would run on {prepared.snapshot.travels}. Nothing was pushed.")
+    return 0
+
+
+def _plan_row(job: Job) -> list[str]:
+    values = " ".join(f"{name}={value}" for name, value in sorted(job.variables.items()))
+    return [job.title, values, ", ".join(sorted({need.workflow for need in job.needs})), job.image or "(process)"]
+
+
+def _tell_jobs(prepared: Prepared, plan: Plan) -> None:
+    tell(f"Run {prepared.spec.run}: {_count(plan)}")
+    for planned in plan.jobs[:SHOWN_JOBS]:
+        needs = sorted({need.workflow for need in planned.job.needs})
+        after = f", after {', '.join(needs)}" if needs else ""
+        tell(f"  {planned.id}  {clean(planned.job.title)}{after}")
+    if len(plan.jobs) > SHOWN_JOBS:
+        tell(f"  … and {len(plan.jobs) - SHOWN_JOBS} more")
+
+
+def _count(plan: Plan) -> str:
+    return f"{len(plan.jobs)} job{'' if len(plan.jobs) == 1 else 's'}"
+
+
+def _detach(prepared: Prepared, submitted: Submitted) -> int:
+    line = _line(prepared, submitted)
+    if prepared.order.options.as_json:
+        answer = {"run": line.run, "root": line.root, "snapshot": prepared.snapshot.commit, "jobs": line.jobs}
+        say(msgspec.json.encode(answer).decode())
+    else:
+        say(line.run)
+    return 0
+
+
+def _line(prepared: Prepared, submitted: Submitted) -> RunLine:
+    plan = prepared.plan(submitted.root)
+    return run_line(RunView(key=submitted.key, root=submitted.root, spec=prepared.spec, wanted=Wanted(), plan=plan))
+
+
+def _warn_if_alone(seen: Seen) -> None:
+    try:
+        alone = heartbeats.home(seen.store()) is None
+    except DstackError as error:
+        tell(f"the store can't be read: {error}")
+        return
+    if alone:
+        tell(f"{no_controller(seen)}. Waiting for one.")
