@@ -6,8 +6,9 @@ from pathlib import Path
 from cli.index import COMMANDS
 
 ROOT = Path(__file__).parent.parent
-# Until these are written, what needs them is not collected.
-WRITTEN = all((ROOT / (COMMANDS[name].module.replace(".", "/") + ".py")).exists() for name in ("run", "artifacts"))
+# Until all of them are written, what needs them is not collected.
+MODULES = ("cli.local", *(listed.module for listed in COMMANDS.values()))
+WRITTEN = all((ROOT / (module.replace(".", "/") + ".py")).exists() for module in MODULES)
 
 _SCRIPT = """\
 #!{python}
