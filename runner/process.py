@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGKILL
 
 import runner.shim
 from dstack.model.job import Reason
@@ -22,7 +22,6 @@ from runner.watch import Watch
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHIM = str(Path(runner.shim.__file__ or "").with_name("__main__.py"))
-NUMBERS = {Signal.TERM: SIGTERM, Signal.KILL: SIGKILL}
 MARKERS = {Signal.TERM: "stopping", Signal.KILL: "killed"}
 KILL_SECONDS = 1.0
 REMOVE_SECONDS = 5.0
@@ -30,7 +29,7 @@ REMOVE_SECONDS = 5.0
 
 @dataclass(slots=True, kw_only=True)
 class _Attempt:
-    """An attempt in hand. `pidfd` is open until `done`; `mine`: its shim is our child, to be reaped."""
+    """An attempt in hand. `pidfd` is open as long as it is known; `mine`: its shim is our child, to be reaped."""
 
     folder: Path
     pid: int = 0
@@ -101,9 +100,9 @@ class ProcessExecutor:
         with suppress(OSError):
             (attempt.folder / MARKERS[signal]).touch()
         if signal is Signal.KILL:
-            processes.kill_below(attempt.pid, KILL_SECONDS)
+            processes.kill_below(attempt.pid, attempt.pidfd, KILL_SECONDS)
         else:
-            processes.signal_below(attempt.pid, NUMBERS[signal])
+            processes.terminate_below(attempt.pid)
 
     def remove(self, key: str) -> None:
         """Kill what is left of the attempt, its shim at last, and forget it."""
@@ -116,7 +115,8 @@ class ProcessExecutor:
         if not attempt.done.wait(REMOVE_SECONDS):
             processes.send(attempt.pidfd, SIGKILL)
             attempt.done.wait(REMOVE_SECONDS)
-        self._attempts.pop(key, None)
+        if self._attempts.pop(key, None) is not None and attempt.pidfd >= 0:
+            os.close(attempt.pidfd)
 
     def leftovers(self) -> tuple[str, ...]:
         """Keys of this runner's attempts whose shims run."""
@@ -126,9 +126,8 @@ class ProcessExecutor:
         """Stop watching; the attempts go on."""
         self._watch.close()
         for attempt in self._attempts.values():
-            if not attempt.done.is_set():
+            if attempt.pidfd >= 0:
                 os.close(attempt.pidfd)
-                attempt.done.set()
         self._attempts.clear()
 
     def _order(self, launch: Launch) -> Order:
@@ -165,9 +164,9 @@ class ProcessExecutor:
         if attempt.mine:
             with suppress(ChildProcessError):
                 os.waitpid(attempt.pid, 0)
-        os.close(attempt.pidfd)
         shim = read_shim(attempt.folder)
         if shim is not None and shim.pid != attempt.pid and (pidfd := shim.open()) is not None:
+            os.close(attempt.pidfd)
             attempt.pid, attempt.pidfd, attempt.mine = shim.pid, pidfd, False
             self._watch.add(pidfd, lambda: self._ended(attempt))
             return
@@ -232,7 +231,7 @@ def start_failed(error: OSError) -> StartFailed:
 
 def end_stranger(pid: int) -> None:
     """End a shim that was not adopted, and its commands."""
-    processes.kill_below(pid, KILL_SECONDS)
     with processes.held(pid) as fd:
-        if fd is not None and not processes.wait(fd, REMOVE_SECONDS):
+        if fd is not None:
+            processes.kill_below(pid, fd, REMOVE_SECONDS)
             processes.send(fd, SIGKILL)

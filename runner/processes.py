@@ -7,11 +7,21 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from runner.shim import kernel
 
 PROC = Path("/proc")
 PAUSE = 0.002
+PASSES, PASS_SECONDS = 10, 0.02
+
+
+class Program(NamedTuple):
+    """What a process runs: exec(2) makes another of it."""
+
+    pid: int
+    started: int
+    arguments: tuple[bytes, ...]
 
 
 @contextmanager
@@ -44,23 +54,50 @@ def send(pidfd: int, number: signal.Signals) -> None:
         signal.pidfd_send_signal(pidfd, number)
 
 
-def signal_below(root: int, number: signal.Signals) -> int:
-    """Signal every descendant of `root` that is alive. Returns how many there were."""
-    with ExitStack() as stack:
-        found = {pid: stack.enter_context(held(pid)) for pid in kernel.descendants(root) if is_alive(pid)}
-        # Looked for again after the descriptors were opened: what is below `root` both times is no stranger.
-        still = set(kernel.descendants(root))
-        below = {pid: fd for pid, fd in found.items() if fd is not None and pid in still}
-        for fd in below.values():
-            send(fd, number)
-    return len(below)
+def terminate_below(root: int) -> None:
+    """Send SIGTERM to every descendant of `root`, once for each program that it runs.
+
+    A shell's child between fork and exec swallows the signal with the handler it inherited. So what has become another
+    program since, or was not there before, is told too; whatever handles the signal is not told twice.
+    """
+    told: set[Program] = set()
+    for _ in range(PASSES):
+        programs = {pid: Program(pid, kernel.started(str(pid)), tuple(arguments(pid))) for pid in alive_below(root)}
+        new = {program for program in programs.values() if program not in told}
+        signal_all(root, [program.pid for program in new], signal.SIGTERM)
+        told |= new
+        if told and not new and not any(looks_forked(program, programs) for program in programs.values()):
+            return
+        time.sleep(PASS_SECONDS)
 
 
-def kill_below(root: int, seconds: float) -> None:
-    """Kill every descendant of `root`, again until none is left or the time is up."""
+def looks_forked(program: Program, programs: dict[int, Program]) -> bool:
+    """Whether it may still be the copy of its parent that fork(2) makes."""
+    parent = programs.get(kernel.parent(str(program.pid)))
+    return parent is not None and parent.arguments == program.arguments
+
+
+def kill_below(root: int, pidfd: int, seconds: float) -> None:
+    """Kill every descendant of `root`, again until it has ended itself, as it does alone, or the time is up."""
     deadline = time.monotonic() + seconds
-    while signal_below(root, signal.SIGKILL) and time.monotonic() < deadline:
-        time.sleep(PAUSE)
+    while not wait(pidfd, PAUSE) and time.monotonic() < deadline:
+        signal_all(root, alive_below(root), signal.SIGKILL)
+
+
+def signal_all(root: int, pids: list[int], number: signal.Signals) -> None:
+    """Signal those of the processes that are (still) below `root`."""
+    with ExitStack() as stack:
+        found = {pid: stack.enter_context(held(pid)) for pid in pids}
+        # Looked for again after the descriptors were opened: what is below `root` now is no stranger.
+        below = set(kernel.descendants(root))
+        for pid, fd in found.items():
+            if fd is not None and pid in below:
+                send(fd, number)
+
+
+def alive_below(root: int) -> list[int]:
+    """Every descendant of `root` that runs."""
+    return [pid for pid in kernel.descendants(root) if is_alive(pid)]
 
 
 def is_alive(pid: int) -> bool:

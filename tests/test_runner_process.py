@@ -231,7 +231,7 @@ def test_the_shell_waits_for_a_child_that_saves_its_work(executor: ProcessExecut
     until(shows(one, b"ready"))
     executor.signal(one.key, Signal.TERM)
     assert ended(executor, one.key).exit_code == 143
-    assert output(one.folder).splitlines()[-1] == b"saved"
+    assert output(one.folder, STDOUT).splitlines() == [b"ready", b"saved"]
 
 
 def test_who_ignores_term_is_killed_when_the_grace_is_over_even_without_a_runner(

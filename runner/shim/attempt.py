@@ -51,6 +51,9 @@ def carry_out() -> None:
     report, output = Report(), Output()
     introduce(order.cookie)
     os.unlink("order")  # it contains the secrets
+    if early := ended_early():
+        report.finish(early)
+        return
     try:
         commands = Commands(order, output)
     except OSError as error:
@@ -63,6 +66,14 @@ def carry_out() -> None:
         report.finish(FAILED, f"the wrapper failed: {error!r}", "internal")
         raise
     finish(report, status, output.finish())
+
+
+def ended_early() -> int:
+    """The signal that the runner sent before there was anything to signal; 0 if none. Nothing is started then."""
+    for name, number in (("killed", kernel.SIGKILL), ("stopping", kernel.SIGTERM)):
+        if os.path.exists(name):
+            return number
+    return 0
 
 
 def introduce(cookie: str) -> None:

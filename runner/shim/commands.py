@@ -29,7 +29,6 @@ class Commands:
         self._pid = spawn(order, *writers)
         for fd in writers:
             os.close(fd)
-        self._obey_early()
 
     def wait(self) -> int:
         """Copy output until the commands have ended and nothing of them runs. Returns the wait status."""
@@ -50,12 +49,6 @@ class Commands:
             self._turn(pause)
             self._reap()
             pause = min(pause * 2, 0.5)
-
-    def _obey_early(self) -> None:
-        """A signal asked for before there was anything to signal."""
-        for name, number in (("stopping", kernel.SIGTERM), ("killed", kernel.SIGKILL)):
-            if os.path.exists(name):
-                os.kill(self._pid, number)
 
     def _pipe(self, stream: int) -> int:
         reader, writer = os.pipe2(os.O_CLOEXEC)
