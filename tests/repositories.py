@@ -1,20 +1,18 @@
 """Real repositories for the tests of the ledger, and short ways to look into them."""
 
-import json
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
-
 from dstack.ledger.cache import Cache
 from dstack.ledger.code import CodeRepository, find_code
 from dstack.ledger.gitledger import GitLedger
-from dstack.ledger.snapshot import Choice, Snapshot, take_snapshot
+from dstack.ledger.snapshot import Snapshot, take_snapshot
 from dstack.ledger.submit import Submitted, submit
-from dstack.model.codec import decode, encode
-from dstack.model.runspec import Code, RunSpec, Wanted
+from dstack.ledger.worktree import Choice
+from dstack.model.observation import Observation, RunRecord
+from dstack.model.runspec import Code, RunSpec
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 WORKFLOWS = "workflows:\n- name: hello\n  commands: [echo hello]\n"
@@ -40,6 +38,8 @@ def work(path: Path) -> Path:
     (path / ".dstack/workflows.yaml").write_text(WORKFLOWS)
     (path / "train.py").write_text("print('hello')\n")
     sh(path, "init", "--quiet", "--initial-branch=main")
+    sh(path, "config", "user.name", "Ada Tester")
+    sh(path, "config", "user.email", "ada@example.org")
     sh(path, "add", "--all")
     sh(path, "commit", "--quiet", "-m", "begin")
     return path
@@ -76,7 +76,14 @@ def place(folder: Path, cache: Path) -> Place:
     """What a command started in `folder` works with."""
     code = find_code(folder)
     made = Cache(cache, code.remote().url, borrow=code.objects)
-    return Place(code, made, GitLedger(made, JsonText()))
+    return Place(code, made, GitLedger(made))
+
+
+def record_of(seen: Observation, name: str = "fast-rabbit-1") -> RunRecord:
+    """The run of this name, which must be sound."""
+    found = seen.runs[name]
+    assert isinstance(found, RunRecord), found
+    return found
 
 
 def spec(name: str, snapshot: str = "0" * 40, nonce: str = "n") -> RunSpec:
@@ -90,19 +97,3 @@ def spec(name: str, snapshot: str = "0" * 40, nonce: str = "n") -> RunSpec:
         submitted_at=NOW,
         nonce=nonce,
     )
-
-
-class _Both(msgspec.Struct):
-    spec: RunSpec
-    wanted: Wanted
-
-
-class JsonText:
-    """A stand-in for `run.yaml`'s own text."""
-
-    def to_text(self, spec: RunSpec, wanted: Wanted) -> str:
-        return json.dumps(json.loads(encode(_Both(spec, wanted))))
-
-    def from_text(self, data: bytes) -> tuple[RunSpec, Wanted]:
-        both = decode(data, _Both, "run.yaml")
-        return both.spec, both.wanted

@@ -21,6 +21,9 @@ from dstack.model.refs import RunKey
 _BATCH = 1_000
 _MOST = 5_000
 _LOOSE_REFS = 256
+# From so many refs on, git's one transaction is quicker than setting each.
+_MANY = 20
+_ZERO = "0" * 40
 _FETCH = ("fetch", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--quiet")
 
 # How git says that it is the remote, not our cache, that it can't read.
@@ -65,7 +68,7 @@ class Cache:
             try:
                 found = self._fetch_all()
             except Damaged:
-                self.renew()
+                self._renew()
                 found = self._fetch_all()
             self._pack_refs(found)
         self._known = found
@@ -85,7 +88,7 @@ class Cache:
 
     def remote_refs(self, names: Sequence[str]) -> dict[str, str]:
         """The ids that the remote has now for these full names. It lists all its refs for this, so: only in doubt."""
-        result = git.run(self._context, "ls-remote", "--quiet", self.url, *names)
+        result = self._run("ls-remote", "--quiet", self.url, *names)
         if result.status != 0:
             raise self._unreachable(result)
         lines = [line.partition("\t") for line in result.out.decode(errors="replace").splitlines()]
@@ -96,7 +99,7 @@ class Cache:
         ref = refs.snapshot(key)
         with self._lock():
             if self.objects.refs().get(ref) != snapshot or not self.objects.has(snapshot):
-                self._fetched(git.run(self._context, *_FETCH, "--depth=1", self.url, f"+{ref}:{ref}"), ref)
+                self._fetched(self._run(*_FETCH, "--depth=1", self.url, f"+{ref}:{ref}"), ref)
                 found = self.objects.refs().get(ref)
                 if found != snapshot:
                     msg = f"the code of {key} is {found} on the remote, not {snapshot} as its run says"
@@ -109,17 +112,13 @@ class Cache:
 
     def renew(self) -> None:
         """Throw the folder away and make it anew, empty."""
-        waste = self._sibling("waste")
-        with suppress(FileNotFoundError):
-            self.path.rename(waste)
-        shutil.rmtree(waste, ignore_errors=True)
-        self._known, self._loose = {}, 0
-        self.objects = self._open()
+        with self._lock():
+            self._renew()
 
     def tidy(self) -> None:
         """Pack what has gathered, if it is much. For daemons, now and then; takes up to seconds."""
         with self._lock():
-            git.run(self._context, "-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
+            self._run("-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
 
     def make_shallow(self, source: Path | None) -> None:
         """Share the depth of the repository borrowed from (its file `shallow`; None: it is whole)."""
@@ -131,8 +130,16 @@ class Cache:
             scratch.write_bytes(source.read_bytes())
             scratch.replace(target)
 
+    def _renew(self) -> None:
+        waste = self._sibling("waste")
+        with suppress(FileNotFoundError):
+            self.path.rename(waste)
+        shutil.rmtree(waste, ignore_errors=True)
+        self._known, self._loose = {}, 0
+        self.objects = self._open()
+
     def _fetch_all(self) -> dict[str, str]:
-        result = git.run(self._context, *_FETCH, "--prune", self.url, *refs.POLLED)
+        result = self._run(*_FETCH, "--prune", self.url, *refs.POLLED)
         if result.status != 0:
             if self._is_away(result):
                 raise self._unreachable(result)
@@ -152,7 +159,11 @@ class Cache:
         if not updates:
             return Pushed(outcomes={})
         options = ["--porcelain", "--no-verify", *(["--atomic"] if atomic else []), *(one.lease for one in updates)]
-        result = git.run(self._context, "push", *options, self.url, *(one.refspec for one in updates))
+        try:
+            result = self._run("push", *options, self.url, *(one.refspec for one in updates))
+        except Damaged as error:
+            msg = f"the cache {self.path} was thrown away by another process: try again"
+            raise Unavailable(msg) from error
         lines = push.parse_porcelain(result.out)
         if push.unknown(lines, updates):
             raise self._unreachable(result)
@@ -171,16 +182,29 @@ class Cache:
 
     def _follow(self, updates: Sequence[RefUpdate], outcomes: Mapping[str, Outcome]) -> None:
         """Have our own refs say what the remote's say now. What another process holds comes with the next poll."""
-        for one in updates:
-            if outcomes[one.ref] is Outcome.WON and is_polled(one.ref):
+        won = [one for one in updates if outcomes[one.ref] is Outcome.WON and is_polled(one.ref)]
+        if len(won) > _MANY:
+            lines = (f"update {one.ref}\0{one.new or _ZERO}\0\0".encode() for one in won)
+            git.run(self._context, "update-ref", "-z", "--stdin", stdin=b"".join(lines))
+        else:
+            for one in won:
                 self.objects.set_ref(one.ref, one.new)
 
     def _pack_refs(self, found: Mapping[str, str]) -> None:
         """One file for all refs is read far faster than a file each."""
         self._loose += sum(1 for name, oid in found.items() if self._known.get(name) != oid)
         if self._loose > _LOOSE_REFS:
-            git.run(self._context, "pack-refs", "--all")
+            self._run("pack-refs", "--all")
             self._loose = 0
+
+    def _run(self, *args: str) -> git.Result:
+        """Run git in the cache. Raises Damaged where another process has thrown the folder away."""
+        try:
+            return git.run(self._context, *args)
+        except Failed as error:
+            if self.path.is_dir():
+                raise
+            raise Damaged(str(error)) from error
 
     def _open(self) -> Objects:
         if not (self.path / "HEAD").is_file():
@@ -201,7 +225,7 @@ class Cache:
             with suppress(FileExistsError, OSError):
                 scratch.rename(self.path)
         except OSError as error:
-            msg = f"the cache {self.path} can't be created: {error}"
+            msg = f"the cache {self.path} can't be created: {error.strerror}"
             raise Failed(msg) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

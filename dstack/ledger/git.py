@@ -92,9 +92,12 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Kill what still runs."""
+        """Kill what still runs, and let go of its pipes."""
         if self._process.poll() is None:
             self._kill()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
 
     def result(self) -> Result:
         """Wait for the end. Raises Unavailable after the time limit."""

@@ -11,7 +11,7 @@ from dstack.ledger.objects import Damaged
 from dstack.ledger.push import RefUpdate
 from dstack.ledger.records import AssignmentsReader
 from dstack.ledger.runs import RunText
-from dstack.model import refs
+from dstack.model import refs, runtext
 from dstack.model.errors import Invalid
 from dstack.model.job import JOB_LIMIT
 from dstack.model.observation import (
@@ -54,7 +54,7 @@ class GitLedger:
     """Implements `dstack.ledger.ledger.Ledger` over a cache. For one thread at a time."""
 
     cache: Cache
-    text: RunText
+    text: RunText = runtext
     _last: Observation = NOTHING_SEEN
     _problems: Mapping[str, str] = field(default_factory=dict)
     _notes: NotesReader = field(default_factory=NotesReader)

@@ -11,7 +11,7 @@ from pathlib import Path
 from dstack.ledger import git, untracked
 from dstack.ledger.code import CodeRepository
 from dstack.ledger.git import Context
-from dstack.model.errors import Failed, Invalid
+from dstack.model.errors import Invalid
 
 IGNORE_FILE = ".dstackignore"
 _IGNORE_LIMIT = 64 * 1024
@@ -102,14 +102,9 @@ def _ignore_lines(path: Path) -> list[str]:
 
 
 def _check_added(result: git.Result) -> None:
-    if result.status == 0:
-        return
-    text = result.err.decode(errors="replace")
-    if "unable to index file" in text or "ermission denied" in text:
-        msg = f"a file can't be read ({result.reason}): mend its rights, or name it in {IGNORE_FILE}"
+    if result.status != 0:
+        msg = f"git can't record the work tree ({result.reason}): mend that, or name the file in {IGNORE_FILE}"
         raise Invalid(msg)
-    msg = f"git can't record the work tree: {result.reason}"
-    raise Failed(msg)
 
 
 def _quoted(path: Path) -> str:
