@@ -72,6 +72,8 @@ def why_text(job: JobLine) -> str:
         return ""
     if job.reason is Reason.EXIT and job.exit_code is not None:
         return f"exit code {job.exit_code}"
+    if job.message and job.reason == job.status.lower():
+        return job.message
     code = f", exit code {job.exit_code}" if job.exit_code else ""
     return f"{job.reason}{code}" + (f": {job.message}" if job.message and job.message != job.reason else "")
 

@@ -1,0 +1,179 @@
+"""The checks of `init` and `doctor`: each looks at one thing dstack needs, and says how to mend it."""
+
+import http.client
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from cli.reading import Reader
+from cli.runners import runner_lines
+from cli.session import Seen, Session
+from dstack.ledger import git
+from dstack.ledger.git import Context
+from dstack.ledger.gitledger import GitLedger
+from dstack.ledger.push import RefUpdate
+from dstack.ledger.submit import refusal
+from dstack.model import runtext
+from dstack.model.errors import DstackError
+from dstack.store import heartbeats
+
+PROBE = "refs/dstack/probe/"
+LOCK_SECONDS = 60.0
+DOCKER_SECONDS = 5.0
+SHOWN = 5
+
+
+class Result(StrEnum):
+    """How a check ended: good; worth knowing; dstack can't work so."""
+
+    GOOD = "ok"
+    ODD = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """What was looked at, how it is, and what to do."""
+
+    name: str
+    result: Result
+    text: str
+
+
+def guarded(name: str, look: Callable[[], str]) -> Check:
+    """A check that is good with the sentence `look` gives, and bad with the error it raises."""
+    try:
+        return Check(name=name, result=Result.GOOD, text=look())
+    except DstackError as error:
+        return Check(name=name, result=Result.BAD, text=str(error))
+
+
+def git_check(folder: Path) -> Check:
+    """Git is there and new enough."""
+
+    def look() -> str:
+        git.check_version(Context(folder=folder))
+        return git.output(Context(folder=folder), "version").decode(errors="replace").strip()
+
+    return guarded("git", look)
+
+
+def push_check(session: Session) -> Check:
+    """Two refs can be made and removed again in one atomic push."""
+
+    def look() -> str:
+        cache, nonce = session.cache, secrets.token_hex(8)
+        blob = cache.objects.write_blob(f"dstack looks whether it may push ({nonce})\n".encode())
+        commit = cache.objects.write_commit(cache.objects.write_tree({}), [], f"Probe {blob}")
+        names = [f"{PROBE}{nonce}-{number}" for number in (1, 2)]
+        made = cache.push([RefUpdate(name, None, commit) for name in names], atomic=True)
+        if not made.won:
+            raise refusal(made, session.remote.url)
+        gone = cache.push([RefUpdate(name, commit, None) for name in names], atomic=True)
+        if not gone.won:
+            raise refusal(gone, session.remote.url)
+        return f"{session.remote.url} takes atomic pushes"
+
+    return guarded("push", look)
+
+
+def store_check(seen: Seen) -> Check:
+    """The store is ours, and can be written to, read and cleaned."""
+
+    def look() -> str:
+        store, key = seen.store(), f"probe-{secrets.token_hex(8)}"
+        store.put(key, key.encode())
+        store.get(key, limit=1024)
+        store.delete(key)
+        return f"{seen.store_url} can be read and written"
+
+    return guarded("store", look)
+
+
+def lock_check(remote: Path) -> Check:
+    """Nothing that crashed has left a lock behind that stops every push."""
+    now = time.time()
+    stale = [path for path in _locks(remote) if _age(path, now) > LOCK_SECONDS]
+    if not stale:
+        return Check(name="locks", result=Result.GOOD, text="no stale locks in the state remote")
+    names = ", ".join(str(path) for path in stale[:SHOWN])
+    text = f"a crash has left {len(stale)} locks in the state remote: if no git works there, remove {names}"
+    return Check(name="locks", result=Result.BAD, text=text)
+
+
+def _locks(remote: Path) -> Iterator[Path]:
+    yield from remote.glob("*.lock")
+    yield from (remote / "refs").rglob("*.lock")
+
+
+def _age(path: Path, now: float) -> float:
+    try:
+        return now - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def docker_check() -> Check:
+    """An engine answers, for workflows with an image; others need none."""
+    if docker_answers(os.environ.get("DOCKER_HOST", "")):
+        return Check(name="docker", result=Result.GOOD, text="a Docker engine answers")
+    text = "no Docker engine answers here: workflows with an `image` run on machines where one does"
+    return Check(name="docker", result=Result.ODD, text=text)
+
+
+def docker_answers(host: str) -> bool:
+    """Whether the engine at `host` (DOCKER_HOST; empty: its usual place) answers, asked without the slow SDK."""
+    path = host.removeprefix("unix://") if host else "/var/run/docker.sock"
+    if not path.startswith("/"):
+        return bool(host)  # an engine elsewhere: the runner that uses it finds out
+    connection = http.client.HTTPConnection("localhost", timeout=DOCKER_SECONDS)
+    try:
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(DOCKER_SECONDS)
+        connection.sock.connect(path)
+        connection.request("GET", "/_ping")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def home_check(seen: Seen) -> Check:
+    """A controller has been seen."""
+    try:
+        one = heartbeats.home(seen.store())
+    except DstackError as error:
+        return Check(name="controller", result=Result.BAD, text=str(error))
+    if one:
+        host = one.heartbeat.host or "an unknown host"
+        return Check(name="controller", result=Result.GOOD, text=f"one is at work on {host}")
+    text = "none has been seen: start one with `dstack up` (or `dstack controller`)"
+    return Check(name="controller", result=Result.ODD, text=text)
+
+
+def runners_check(reader: Reader, seen: Seen) -> Check:
+    """A runner is live."""
+    live = [line.runner for line in runner_lines(reader, seen) if line.status == "live"]
+    if live:
+        return Check(name="runners", result=Result.GOOD, text=f"live: {', '.join(live)}")
+    text = "none is live: start one with `dstack up`, or `dstack-runner start` on any machine"
+    return Check(name="runners", result=Result.ODD, text=text)
+
+
+def records_check(session: Session) -> Check:
+    """Everything in the state remote can be read."""
+    try:
+        problems = GitLedger(session.cache, runtext).observe().problems
+    except DstackError as error:
+        return Check(name="records", result=Result.BAD, text=str(error))
+    if not problems:
+        return Check(name="records", result=Result.GOOD, text="all records can be read")
+    more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
+    text = f"some can't be read, and are passed over: {'; '.join(problems[:SHOWN])}{more}"
+    return Check(name="records", result=Result.ODD, text=text)

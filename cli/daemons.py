@@ -1,0 +1,53 @@
+"""Composes daemons for this machine: a controller over the session's remote, logging, and an orderly end."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from cli.session import Seen, Session
+from controller.main import POLL_SECONDS, ControllerDaemon, ControllerParts
+from dstack.ledger.cache import Cache
+from dstack.ledger.gitledger import GitLedger
+from dstack.model import runtext
+from dstack.model.refs import RunKey
+from dstack.store.location import open_store
+
+NOISY = ("apscheduler", "watchfiles", "docker", "urllib3")
+
+
+def controller_daemon(
+    session: Session, seen: Seen, *, poll: float = POLL_SECONDS, only: RunKey | None = None
+) -> ControllerDaemon:
+    """A controller with a cache of its own. `poll` in seconds; `only`: for this run alone."""
+    repository = seen.known_repository()
+    cache = Cache(session.place / "controller", session.remote.url, borrow=session.code.objects)
+    parts = ControllerParts(
+        ledger=GitLedger(cache, runtext),
+        store=seen.store_url,
+        open_store=lambda url: open_store(url, repository, create=False),
+        watched=session.remote.path,
+        poll=poll,
+        only=only,
+    )
+    return ControllerDaemon(parts)
+
+
+def log_to_stderr(level: int = logging.INFO) -> None:
+    """What daemons have to say goes to standard error, without the chatter of libraries."""
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", force=True
+    )
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def on_signals(stop: Callable[[], None]) -> None:
+    """Have SIGTERM and SIGINT end a daemon in order."""
+
+    def obey(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    signal.signal(signal.SIGTERM, obey)
+    signal.signal(signal.SIGINT, obey)

@@ -1,0 +1,62 @@
+"""`dstack doctor`: checks everything dstack needs, and says how to mend it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import msgspec
+
+from cli import checks
+from cli.checks import Check, Result
+from cli.door import GOOD, TROUBLE
+from cli.reading import Reader
+from cli.session import open_session
+from cli.terminal import clean, coloured, say
+from dstack.model.errors import DstackError
+
+EXAMPLE = """\b
+Example:
+  dstack doctor                # exit code 1 where something keeps dstack from working"""
+
+COLOURS = {Result.GOOD: "green", Result.ODD: "yellow", Result.BAD: "red"}
+WIDTH = 10
+
+
+@click.command(epilog=EXAMPLE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(folder: Path, *, as_json: bool) -> int:
+    """Check git, the state remote, store, Docker, controller and runners."""
+    found: list[Check] = []
+    for check in all_checks(folder):
+        found.append(check)
+        if not as_json:
+            word = coloured(f"{check.result:<7}", COLOURS[check.result])
+            say(f"{word}  {check.name:<{WIDTH}}  {clean(check.text)}")
+    if as_json:
+        say(msgspec.json.encode(found).decode())
+    return TROUBLE if any(check.result is Result.BAD for check in found) else GOOD
+
+
+def all_checks(folder: Path) -> Iterator[Check]:
+    """Each as it is done. What can't be looked at because of an earlier one is left out."""
+    yield checks.git_check(folder)
+    yield checks.docker_check()
+    try:
+        session = open_session(folder)
+        seen = session.poll()
+    except DstackError as error:
+        yield Check(name="repository", result=Result.BAD, text=str(error))
+        return
+    yield Check(
+        name="repository", result=Result.GOOD, text=f"state remote: {session.remote.name} ({session.remote.url})"
+    )
+    yield checks.lock_check(session.remote.path)
+    yield checks.push_check(session)
+    if seen.repository is None:
+        yield Check(name="set up", result=Result.ODD, text="not yet: `dstack init` does it, and so does the first run")
+        return
+    yield checks.store_check(seen)
+    yield checks.home_check(seen)
+    yield checks.runners_check(Reader(session), seen)
+    yield checks.records_check(session)
