@@ -27,7 +27,7 @@ NONCE_BYTES = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerParts:
-    """What a controller is made of. `store` is its URL; `open_store` opens one by URL; `watched`: a local remote's folder.
+    """What a controller is made of. `store` is a URL, `open_store` opens one; `watched`: a local remote's folder.
 
     `only`: decide for this run alone.
     """

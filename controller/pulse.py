@@ -2,10 +2,12 @@
 
 import logging
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from controller.turn import Pulses
 from dstack.model import keys
+from dstack.model.errors import DstackError
 from dstack.model.pool import Heartbeat
 from dstack.model.world import Moment
 from dstack.store.heartbeats import ControllerHeartbeat, read_runners, write_controller
@@ -18,9 +20,9 @@ BEATS_PER_LEASE = 4
 
 @dataclass(slots=True, kw_only=True)
 class StorePulse:
-    """Implements `controller.turn.Pulse`. `open_store` opens a store by URL and may raise DstackError; stores stay open.
+    """Implements `controller.turn.Pulse`. `open_store` opens a store by URL and may raise DstackError.
 
-    `own` is the URL that this controller's heartbeat goes to.
+    Stores stay open. `own` is the URL that this controller's heartbeat goes to.
     """
 
     controller: str
@@ -31,11 +33,22 @@ class StorePulse:
     _next: float | None = None
     _problems: tuple[str, ...] = ()
 
-    def heartbeats(self, urls: frozenset[str]) -> Mapping[tuple[str, str], Heartbeat]:
-        """Of all runners that write to these stores. Raises DstackError where one can't be read."""
-        found = [read_runners(self._store(url)) for url in sorted(urls)]
-        self._report(tuple(problem for beats in found for problem in beats.problems))
-        return {who: seen.heartbeat for beats in found for who, seen in beats.seen.items()}
+    def heartbeats(self, urls: frozenset[str]) -> Pulses:
+        """Of all runners that write to these stores; a store that can't be read hides its own runners only."""
+        beats: dict[tuple[str, str], Heartbeat] = {}
+        problems: list[str] = []
+        away: set[str] = set()
+        for url in sorted(urls):
+            try:
+                found = read_runners(self._store(url))
+            except DstackError as error:
+                away.add(url)
+                problems.append(f"heartbeats can't be read: {error}")
+                continue
+            beats.update({who: seen.heartbeat for who, seen in found.seen.items()})
+            problems.extend(found.problems)
+        self._report(tuple(problems))
+        return Pulses(heartbeats=beats, away=frozenset(away))
 
     def beat(self, now: Moment, lease: float) -> None:
         """Every quarter of a lease."""

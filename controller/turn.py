@@ -25,11 +25,19 @@ LOG = logging.getLogger(__name__)
 _NOTHING_TO_DO = Pushed(outcomes={})
 
 
-class Pulse(Protocol):
-    """The store as the controller needs it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulses:
+    """Every runner's last heartbeat, by (runner, instance); `away`: URLs of the stores that could not be read."""
 
-    def heartbeats(self, urls: frozenset[str]) -> Mapping[tuple[str, str], Heartbeat]:
-        """Every runner's last heartbeat, by (runner, instance), from these stores. Raises DstackError."""
+    heartbeats: Mapping[tuple[str, str], Heartbeat]
+    away: frozenset[str] = frozenset()
+
+
+class Pulse(Protocol):
+    """The stores as the controller needs them."""
+
+    def heartbeats(self, urls: frozenset[str]) -> Pulses:
+        """What these stores hold."""
         ...
 
     def beat(self, now: Moment, lease: float) -> None:
@@ -103,7 +111,13 @@ class Controller:
     def _world(self, seen: Observation, now: Moment) -> World:
         lease = self.settings.lease
         runs = self._viewer.views(seen)
-        sight = Sight(registrations=seen.runners, heartbeats=self._heartbeats(seen), assignments=seen.assignments)
+        pulses = self.pulse.heartbeats(frozenset(registration.store for registration in seen.runners.values()))
+        sight = Sight(
+            registrations=seen.runners,
+            heartbeats=pulses.heartbeats,
+            assignments=seen.assignments,
+            away=pulses.away,
+        )
         self._watch = watch(self._watch, sight, lease=lease, now=now.ticks)
         self._absences = self._absences.seen(seen, now.ticks)
         self._settled = _settled(runs, self._settled, now.ticks)
@@ -125,14 +139,6 @@ class Controller:
             only=self.only,
             settled_in=now.ticks - (self.began or 0.0) >= lease,
         )
-
-    def _heartbeats(self, seen: Observation) -> Mapping[tuple[str, str], Heartbeat] | None:
-        urls = frozenset(registration.store for registration in seen.runners.values())
-        try:
-            return self.pulse.heartbeats(urls)
-        except DstackError as error:
-            self._tell(f"heartbeats can't be read: {error}")
-            return None
 
     def _forget(self, seen: Observation, now: Moment) -> tuple[Change, ...]:
         if self.only:

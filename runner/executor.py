@@ -80,7 +80,7 @@ class Executor(Protocol):
         ...
 
     def adopt(self, launch: Launch) -> bool:
-        """After a restart: take over what an earlier process started for this key. False where nothing is left of it."""
+        """After a restart: take over what an earlier process started for this key. False where nothing of it is left."""
         ...
 
     def exited(self, key: str) -> Exit | None:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from dstack.model import keys
 from dstack.model.events import Assigned
-from dstack.model.job import to_bytes
 from dstack.model.observation import SetAssignments
 from dstack.model.plan import PlannedJob
 from dstack.model.pool import Attempt, Input, Registration
@@ -75,5 +74,6 @@ def _change(name: str, world: World, wanted: Mapping[str, tuple[Attempt, Planned
     attempts = {**kept, **{key: attempt for key, (attempt, _) in wanted.items()}}
     if dict(actual.attempts if actual else {}) == attempts and not (actual and actual.problems):
         return None
-    jobs = {key: to_bytes(planned.job) for key, (_, planned) in wanted.items()}
+    known = {key: actual.jobs[key] for key in kept} if actual else {}
+    jobs = {**known, **{key: planned.oid for key, (_, planned) in wanted.items()}}
     return SetAssignments(runner=name, attempts=attempts, jobs=jobs)

@@ -128,8 +128,8 @@ class Started(Event, frozen=True, kw_only=True, tag="started"):
 class Ended(Event, frozen=True, kw_only=True, tag="ended"):
     """Runner, on a job: a claim about an attempt. `status` is DONE, FAILED, STOPPED or ABORTED.
 
-    `log_size` in bytes. `manifest` is the digest of the artifact set, also of a failed job. `image` is the digest of the
-    image used. `warnings` are sentences for people (a declared artifact that is missing).
+    `log_size` in bytes. `manifest` is the digest of the artifact set, also of a failed job. `image` is the digest
+    of the image used. `warnings` are sentences for people (a declared artifact that is missing).
     """
 
     attempt: int

@@ -32,7 +32,7 @@ class Reason(StrEnum):
 
 
 class Resources(Value, frozen=True, kw_only=True):
-    """What a job needs. `cpu` in cores, `memory` and `shm_size` in bytes; None means unlimited (a cpu counts as one)."""
+    """What a job needs. `cpu` in cores, `memory` and `shm_size` in bytes; None: unlimited, but a cpu counts as one."""
 
     cpu: float | None = None
     memory: int | None = None

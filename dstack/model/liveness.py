@@ -42,37 +42,37 @@ class Watched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Watch:
-    """All runners as watched; `listed` is when heartbeats were last read, None before the first time or while away."""
+    """All runners as watched; `looked` is when they were last looked at, None before the first time."""
 
     runners: Mapping[str, Watched] = field(default_factory=dict)
-    listed: float | None = None
+    looked: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
-    """What is seen at one moment: `heartbeats` by (runner, instance), or None where the store could not be read."""
+    """What is seen at one moment: `heartbeats` by (runner, instance); `away`: URLs of stores that could not be read."""
 
     registrations: Mapping[str, Registration]
-    heartbeats: Mapping[tuple[str, str], Heartbeat] | None
+    heartbeats: Mapping[tuple[str, str], Heartbeat]
     assignments: Mapping[str, Assignments]
+    away: frozenset[str] = frozenset()
 
 
 def watch(before: Watch, sight: Sight, *, lease: float, now: float) -> Watch:
     """Take in what is seen. Time in which heartbeats could not be read does not count against anybody."""
-    if sight.heartbeats is None:
-        return replace(before, listed=None)
-    fresh = before.listed is None or now - before.listed > lease / 2
+    # A gap between two looks (a suspended machine, a hanging store) is our own silence, not theirs.
+    fresh = before.looked is None or now - before.looked > lease / 2
     runners = {
         name: _watched(before, registration, sight, now=now, fresh=fresh)
         for name, registration in sight.registrations.items()
     }
-    return Watch(runners=runners, listed=now)
+    return Watch(runners=runners, looked=now)
 
 
 def _watched(watch: Watch, registration: Registration, sight: Sight, *, now: float, fresh: bool) -> Watched:
     name = registration.runner
     before = watch.runners.get(name)
-    heartbeat = (sight.heartbeats or {}).get((name, registration.instance))
+    heartbeat = sight.heartbeats.get((name, registration.instance))
     if before is None or (before.instance, before.start) != (registration.instance, registration.start):
         return Watched(
             instance=registration.instance,
@@ -81,8 +81,10 @@ def _watched(watch: Watch, registration: Registration, sight: Sight, *, now: flo
             changed=now,
             polled=now,
             # A start that happened before our eyes is proof of life; one that we found is not.
-            proven=before is not None or watch.listed is not None,
+            proven=before is not None or watch.looked is not None,
         )
+    if registration.store in sight.away:
+        return replace(before, changed=now, polled=now, missing={})
     beat = heartbeat != before.heartbeat
     polls = (heartbeat.polls if heartbeat else None) != (before.heartbeat.polls if before.heartbeat else None)
     missing = _missing(name, heartbeat, sight.assignments.get(name))

@@ -1,4 +1,4 @@
-"""What one poll of the state remote shows, and the changes one commit can make: the words the parts speak with a ledger."""
+"""What one poll of the state remote shows, and the changes one commit can make: how the parts speak with a ledger."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -42,8 +42,9 @@ class BrokenRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notes:
-    """All notes of one writer about one run. `oid` is the notes commit; `notes` maps the full id of a root or job to its
-    note. `jobs` (controller only) maps a job's 12 digits to the full id of its blob.
+    """All notes of one writer about one run.
+
+    `oid` is the notes commit; `notes` maps the full id of a root or job to its note. `jobs` (controller only) maps a job's 12 digits to the full id of its blob.
     """
 
     oid: str
@@ -68,7 +69,7 @@ class Assignments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """One poll. `refs` maps every polled ref to its full id. Values that could not be read are absent and stand in `problems`.
+    """One poll. `refs` maps every polled ref to its full id. What could not be read is absent and stands in `problems`.
 
     `repository` is the id from `refs/dstack/id`; `config` the text of `config.yaml`.
     """
@@ -89,7 +90,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppendNotes:
-    """Append events to the notes of `writer`: `events` by the full id of root or job. `jobs`: blobs to add, by full id."""
+    """Append events to the notes of `writer`, by the full id of root or job. `jobs`: blobs to add, by full id."""
 
     key: RunKey
     writer: str
@@ -104,11 +105,14 @@ class AppendNotes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetAssignments:
-    """Make the assignment ref of `runner` hold exactly these attempts; `jobs` has the job blob of each, by key."""
+    """Make the assignment ref of `runner` hold exactly these attempts; `jobs` has the full id of each one's job blob.
+
+    The blobs themselves stand in the controller's notes, or come with an AppendNotes before this in the same commit.
+    """
 
     runner: str
     attempts: Mapping[str, Attempt]
-    jobs: Mapping[str, bytes]
+    jobs: Mapping[str, str]
 
     @property
     def ref(self) -> str:
@@ -152,7 +156,7 @@ Change = AppendNotes | SetAssignments | SetRegistration | SetWanted | DeleteRef
 
 
 class Outcome(StrEnum):
-    """What became of one ref in a push: won; lost (its lease did not hold); refused (a rule, a lock, another ref's fault)."""
+    """What became of one ref in a push: lost if its lease did not hold; refused by a rule, a lock, another ref's fault."""
 
     WON = "won"
     LOST = "lost"

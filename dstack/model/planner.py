@@ -54,7 +54,11 @@ def plan_jobs(root: str, spec: RunSpec, workflows: Workflows, variables: Variabl
         template = _template(root, spec, workflow, variables)
         needed = _needs(workflow, combinations, made, needs)
         made[workflow.name] = _expand(template, combinations[workflow.name], needed, size)
-    return Plan(jobs=tuple(job for workflow in graph for _, job in made[workflow.name]))
+    plan = Plan(jobs=tuple(job for workflow in graph for _, job in made[workflow.name]))
+    if len({job.id for job in plan.jobs}) < len(plan.jobs):
+        msg = "two jobs of this run have the same 12 digits by chance: submit it again"
+        raise Invalid(msg)
+    return plan
 
 
 def environment_names(workflows: Workflows, name: str) -> tuple[str, ...]:

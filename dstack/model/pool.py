@@ -1,4 +1,4 @@
-"""What runners say of themselves: registration (in git), heartbeat (in the store), and the attempts assigned to them."""
+"""What runners say of themselves, registration in git and heartbeat in the store; and what is assigned to them."""
 
 from enum import StrEnum
 

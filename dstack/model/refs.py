@@ -70,7 +70,8 @@ def check_name(text: str, what: str) -> str:
     """`text` itself if it can name `what` (a run, a runner); else raises Invalid."""
     if is_name(text) and not (what == "runner" and text == CONTROLLER):
         return text
-    msg = f"{text!r} can't name a {what}: use 1 to 63 of a-z, 0-9 and single dashes, starting and ending with a letter or digit"
+    rule = "use 1 to 63 of a-z, 0-9 and single dashes, starting and ending with a letter or digit"
+    msg = f"{text!r} can't name a {what}: {rule}"
     if text == CONTROLLER:
         msg = f"a {what} can't be called {CONTROLLER!r}"
     raise Invalid(msg)

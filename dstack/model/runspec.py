@@ -30,7 +30,7 @@ class Via(StrEnum):
 
 
 class Options(Value, frozen=True, kw_only=True):
-    """How the run is to be treated. A higher `priority` goes first. `only`: the one runner it may run on (`--local`)."""
+    """How the run is to be treated. A higher `priority` goes first. `only`: the one runner it may use (`--local`)."""
 
     priority: int = 0
     cache: bool = True

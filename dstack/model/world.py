@@ -53,8 +53,8 @@ class World:
     """All of it. `runs` holds finished ones too. `kept` are runs whose branch is gone, not yet for long enough.
 
     `entropy` is fresh random text for nonces. `lease` and `interval` (between two pushes) in seconds. `settled` maps
-    `<job>.<attempt>` of revoked attempts to when we first saw that, in ticks: retries wait from there. `only`: decide for
-    this one run alone (`--local`). `settled_in`: a full lease has passed since we began to look.
+    `<job>.<attempt>` of revoked attempts to when we first saw that, in ticks: retries wait from there. `only`: decide
+    for this one run alone (`--local`). `settled_in`: a full lease has passed since we began to look.
     """
 
     repository: str

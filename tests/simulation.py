@@ -1,0 +1,367 @@
+"""A pool in one process on a fake clock: real controllers and the real duty, users, faults; and what must always hold.
+
+`python -m tests.simulation --seeds 1000` plays that many; a seed that fails prints itself and is played again by
+`python -m tests.simulation --seed N --verbose`.
+"""
+
+import argparse
+import heapq
+import itertools
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from controller.pulse import StorePulse
+from controller.turn import Controller
+from dstack.ledger.memory import MemoryRemote
+from dstack.model import bucket, refs
+from dstack.model.errors import Unavailable
+from dstack.model.observation import Change, DeleteRef, RunRecord, SetWanted
+from dstack.model.pool import Capacity
+from dstack.model.refs import RunKey
+from dstack.model.runspec import Code, Desired, RunSpec, Wanted
+from dstack.model.views import Viewer
+from dstack.model.world import Moment
+from dstack.store.memory import MemoryStore
+from runner.held import Held
+from tests.model_values import moment
+from tests.simulated_remote import Crash, Faults, SimulatedLedger
+from tests.simulated_runner import Machine, SimulatedRunner
+from tests.simulation_laws import broken_laws
+
+CALM_AT = 600.0
+DEADLINE = 30_000.0
+
+WORKFLOWS = (
+    b"workflows: [{name: a, commands: x}]",
+    b"""workflows:
+- {name: a, commands: x}
+- {name: b, commands: x, depends-on: [a]}
+- {name: c, commands: x, depends-on: [b]}
+""",
+    b"""workflows:
+- {name: a, commands: x}
+- {name: b, commands: x, depends-on: [a], retry: 2}
+- {name: c, commands: x, depends-on: [a], timeout: 30s, stop-grace: 3s}
+- {name: d, commands: x, depends-on: [b, c]}
+""",
+    b"workflows: [{name: a, commands: x, matrix: {n: [1, 2, 3, 4]}, retry: {attempts: 1, backoff: 20s}}]",
+    b"""workflows:
+- {name: a, commands: x, resources: {cpu: 2}}
+- {name: b, commands: x, depends-on: [a], resources: {cpu: 3}}
+""",
+    b"workflows: [{name: a}]",
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Home:
+    """A host of one daemon: the process that runs on it, if any, and its clock's offset."""
+
+    name: str
+    offset: float
+    make: Callable[["Home"], "Controller | SimulatedRunner"]
+    alive: "Controller | SimulatedRunner | None" = None
+    busy: bool = False
+    version: int = 0
+
+
+@dataclass(slots=True)
+class Simulation:
+    """One seed's world."""
+
+    seed: int
+    verbose: bool = False
+    leased: bool = True
+    now: float = 0.0
+    steps: int = 0
+    random: Random = field(init=False)
+    faults: Faults = field(init=False)
+    remote: MemoryRemote = field(default_factory=lambda: MemoryRemote(repository="repo"))
+    store: MemoryStore = field(init=False)
+    homes: list[Home] = field(default_factory=list)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    starts: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    deleted: set[str] = field(default_factory=set)
+    _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _order: "itertools.count[int]" = field(default_factory=itertools.count)
+    _away: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Everything follows from the seed."""
+        self.random = Random(self.seed)
+        chance = self.random.choice([0.0, 0.02, 0.1])
+        self.faults = Faults(crash=chance / 2, cut=chance, answer_lost=chance, torn=chance, race=chance * 2)
+        self.store = MemoryStore(clock=lambda: self.moment(0.0).wall)
+        self._people()
+        for number in range(self.random.randint(1, 3)):
+            self._home(f"controller-{number}", self._controller)
+        for number in range(self.random.randint(1, 4)):
+            self._machine(f"runner-{number}", self.random.choice([1.0, 2.0, 3.0]))
+        self._machine("runner-strong", 4.0)
+        self._troubles()
+
+    def play(self) -> list[str]:
+        """Until every run has ended, or it is clear that one never will. Answers with the laws broken."""
+        while self._agenda and self.now < DEADLINE:
+            self.now, _, act = heapq.heappop(self._agenda)
+            self.steps += 1
+            act()
+            if self.now > CALM_AT and self._all_quiet():
+                break
+        return self.problems + broken_laws(
+            self.remote, self.deleted, self.machines.values(), finished=self._all_quiet()
+        )
+
+    def at(self, when: float, act: Callable[[], None]) -> None:
+        """Do something later."""
+        heapq.heappush(self._agenda, (max(when, self.now), next(self._order), act))
+
+    def moment(self, offset: float) -> Moment:
+        """Now, by a clock that is off."""
+        return Moment(wall=moment(self.now + offset).wall, ticks=self.now + offset)
+
+    def say(self, sentence: str) -> None:
+        """For a person who looks into a seed."""
+        if self.verbose:
+            sys.stdout.write(f"{self.now:9.2f} {sentence}\n")
+
+    # people
+
+    def _people(self) -> None:
+        for number in range(self.random.randint(1, 5)):
+            when = self.random.uniform(0, 300)
+            self.at(when, lambda name=f"run-{number}": self._submit(name))  # type: ignore[misc]
+
+    def _submit(self, name: str) -> None:
+        root = f"{self.random.getrandbits(160):040x}"
+        text = self.random.choice(WORKFLOWS)
+        last = {0: "a", 1: "c", 2: "d", 3: "a", 4: "b", 5: "a"}[WORKFLOWS.index(text)]
+        spec = RunSpec(
+            repository="repo",
+            run=name,
+            workflow=last,
+            code=Code(commit="c" * 40, snapshot="d" * 40),
+            submitted_by="ada",
+            submitted_at=self.moment(0.0).wall,
+            nonce=root,
+        )
+        record = RunRecord(name=name, tip=root, root=root, spec=spec, wanted=Wanted(), workflows=text, variables=None)
+        self.remote.add_run(record)
+        self.say(f"user: submits {name}")
+        self._changed()
+        if self.random.random() < 0.4:
+            self.at(self.now + self.random.expovariate(1 / 30), lambda: self._stop(name))
+
+    def _stop(self, name: str) -> None:
+        record = self.remote.refs[refs.run_branch(name)][1]
+        if not isinstance(record, RunRecord):
+            return
+        desired = self.random.choice([Desired.STOP, Desired.ABORT])
+        change: Change = SetWanted(run=name, wanted=Wanted(root=record.root, desired=desired))
+        if self.random.random() < 0.15:
+            change = DeleteRef(ref=refs.run_branch(name))
+            self.deleted.add(name)
+        self.say(f"user: {change}")
+        ledger = self._ledger(Home(name="user", offset=0.0, make=self._controller), Faults())
+        try:
+            ledger.commit([change], ledger.observe(), atomic=True)
+        except Unavailable:
+            self.deleted.discard(name)
+            self.at(self.now + 5.0, lambda: self._stop(name))
+
+    # daemons
+
+    def _home(self, name: str, make: Callable[[Home], Controller | SimulatedRunner]) -> None:
+        home = Home(name=name, offset=self.random.uniform(0, 10_000), make=make)
+        self.homes.append(home)
+        self.at(self.random.uniform(0, 20), lambda: self._start(home))
+
+    def _machine(self, name: str, cpu: float) -> None:
+        self.machines[name] = Machine(name=name, instance=f"{name}-1", capacity=Capacity(cpu=cpu, memory=2**30))
+        self._home(name, self._runner)
+
+    def _ledger(self, home: Home, faults: Faults) -> SimulatedLedger:
+        return SimulatedLedger(
+            remote=self.remote,
+            random=self.random,
+            faults=faults,
+            away=lambda: self._is_away("remote") or self._is_away(home.name),
+            others=lambda: self._somebody_else(home),
+            changed=self._changed,
+            leased=self.leased,
+        )
+
+    def _controller(self, home: Home) -> Controller:
+        store = self.store.seen_by(lambda: self._is_away("store") or self._is_away(home.name))
+        interval, burst = bucket.LOCAL
+        return Controller(
+            ledger=self._ledger(home, self.faults),
+            pulse=StorePulse(controller=home.name, own=store.url, open_store=lambda _: store),
+            store=store.url,
+            entropy=lambda: f"{self.random.getrandbits(128):032x}",
+            jitter=self.random.random,
+            bucket=bucket.Bucket.full(interval=interval, burst=burst, now=self.now + home.offset),
+        )
+
+    def _runner(self, home: Home) -> SimulatedRunner:
+        store = self.store.seen_by(lambda: self._is_away("store") or self._is_away(home.name))
+        return SimulatedRunner(
+            machine=self.machines[home.name],
+            ledger=self._ledger(home, self.faults),
+            store=store,
+            random=self.random,
+            start=f"{self.random.getrandbits(64):016x}",
+            on_start=self._job_starts,
+        )
+
+    def _start(self, home: Home) -> None:
+        if home.alive is None:
+            self.say(f"{home.name}: starts")
+            home.alive = home.make(home)
+            self._step(home)
+
+    def _step(self, home: Home) -> None:
+        """One step of a daemon; while it is at it, nobody steps it again."""
+        if home.alive is None or home.busy:
+            return
+        home.busy = True
+        home.version += 1
+        try:
+            due = self._due(home, home.alive)
+        except Crash:
+            self.say(f"{home.name}: crashes")
+            home.alive = None
+            self.at(self.now + self.random.expovariate(1 / 40), lambda: self._start(home))
+            return
+        finally:
+            home.busy = False
+        version = home.version
+        self.at(due, lambda: self._step(home) if home.version == version else None)
+
+    def _due(self, home: Home, daemon: Controller | SimulatedRunner) -> float:
+        now = self.moment(home.offset)
+        if isinstance(daemon, SimulatedRunner):
+            return daemon.step(now) - home.offset
+        wait = daemon.step(now)
+        return self.now + min(15.0, 15.0 if wait is None else max(wait, 0.001))
+
+    def _changed(self) -> None:
+        """Wake everybody soon; now and then somebody misses it."""
+        for home in self.homes:
+            if self.random.random() < 0.9:
+                self.at(self.now + self.random.uniform(0.01, 0.2), lambda home=home: self._step(home))  # type: ignore[misc]
+
+    def _somebody_else(self, than: Home) -> None:
+        others = [home for home in self.homes if home is not than and home.alive and not home.busy]
+        if others:
+            self._step(self.random.choice(others))
+
+    def _job_starts(self, held: Held) -> None:
+        """Nothing starts before what it needs is finished, by what the remote says at that moment."""
+        self.starts.append(held.key)
+        key = RunKey.from_text(held.attempt.run)
+        ledger = self._ledger(Home(name="judge", offset=0.0, make=self._controller), Faults())
+        ledger.away = lambda: False
+        views = {view.key: view for view in Viewer(ledger.job).views(ledger.observe())}
+        if key not in views:
+            return
+        state = views[key].state
+        for need in held.job.needs:
+            if str(state.job(need.job).outcome) != "DONE":
+                self.problems.append(f"{held.key} of {key} starts, but {need.job} is {state.job(need.job).outcome}")
+
+    # troubles
+
+    def _troubles(self) -> None:
+        for _ in range(self.random.randint(0, 6)):
+            self.at(
+                self.random.uniform(0, CALM_AT - 300), self.random.choice([self._outage, self._power_cut, self._wipe])
+            )
+        self.at(CALM_AT, self._calm)
+
+    def _outage(self) -> None:
+        who = self.random.choice(["remote", "store", *(home.name for home in self.homes)])
+        self._away[who] = (self.now, self.now + self.random.expovariate(1 / 90))
+        self.say(f"{who}: away until {self._away[who][1]:.0f}")
+
+    def _power_cut(self) -> None:
+        """A machine dies with everything on it but its disk; perhaps it comes back."""
+        home = self.random.choice(self.homes)
+        self.say(f"{home.name}: power cut")
+        if home.name in self.machines:
+            self.machines[home.name].processes.clear()
+        home.alive = None
+        if self.random.random() < 0.7:
+            self.at(self.now + self.random.expovariate(1 / 100), lambda: self._start(home))
+
+    def _wipe(self) -> None:
+        """A machine is set up anew under its old name."""
+        machine = self.random.choice(list(self.machines.values()))
+        home = next(home for home in self.homes if home.name == machine.name)
+        self.say(f"{home.name}: set up anew")
+        fresh = f"{machine.instance}x"
+        self.machines[home.name] = Machine(name=machine.name, instance=fresh, capacity=machine.capacity)
+        home.alive = None
+        self.at(self.now + 1.0, lambda: self._start(home))
+
+    def _calm(self) -> None:
+        """From here on nothing goes wrong, and what must be there is there."""
+        self.say("calm")
+        self.faults.calm()
+        self._away.clear()
+        for home in self.homes:
+            if home.name in ("controller-0", "runner-strong"):
+                self._start(home)
+
+    def _is_away(self, who: str) -> bool:
+        begin, end = self._away.get(who, (0.0, 0.0))
+        return begin <= self.now < end
+
+    def _all_quiet(self) -> bool:
+        if any(name not in self.deleted for name in self._unfinished()):
+            return False
+        return not any(machine.processes for name, machine in self.machines.items() if self._is_on(name))
+
+    def _is_on(self, name: str) -> bool:
+        return any(home.alive for home in self.homes if home.name == name)
+
+    def _unfinished(self) -> list[str]:
+        ledger = SimulatedLedger(
+            remote=self.remote,
+            random=self.random,
+            faults=Faults(),
+            away=lambda: False,
+            others=lambda: None,
+            changed=lambda: None,
+        )
+        seen = ledger.observe()
+        return [view.key.name for view in Viewer(ledger.job).views(seen) if not view.state.finished]
+
+
+def main() -> int:
+    """Play many seeds, or one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=300)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    seeds = range(options.first, options.first + options.seeds) if options.seed is None else [options.seed]
+    logging.disable(logging.CRITICAL)
+    failed = 0
+    for seed in seeds:
+        simulation = Simulation(seed, verbose=options.verbose)
+        problems = simulation.play()
+        failed += bool(problems)
+        for problem in problems:
+            sys.stdout.write(f"seed {seed}: {problem}\n")
+    sys.stdout.write(f"{len(seeds) - failed} passed, {failed} failed\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""The whole pool, with everything that can go wrong, over hundreds of seeds; and that the laws can be broken at all."""
+
+import os
+
+import pytest
+
+from tests.simulation import Simulation
+
+SEEDS = int(os.environ.get("SEEDS", "300"))
+BATCH = 20
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
+@pytest.mark.timeout(300)
+def test_every_run_ends_once_whatever_happens(first: int) -> None:
+    problems = {seed: found for seed in range(first, first + BATCH) if (found := Simulation(seed).play())}
+    assert problems == {}, "play one again: python -m tests.simulation --seed N --verbose"
+
+
+def test_a_seed_plays_the_same_each_time() -> None:
+    one, other = Simulation(7), Simulation(7)
+    assert one.play() == other.play()
+    assert (one.steps, one.now, one.starts) == (other.steps, other.now, other.starts)
+
+
+def test_without_leases_the_laws_break() -> None:
+    """The simulation can fail: two controllers that don't lease their refs decide twice."""
+    assert any(Simulation(seed, leased=False).play() for seed in range(40))
