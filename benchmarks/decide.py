@@ -26,7 +26,7 @@ WORKFLOWS = f"""
 workflows:
   - name: sweep
     commands: ['python train.py $variables_as_args']
-    matrix: {{lr: [{", ".join(str(number) for number in range(JOBS // 100))}], seed: [{", ".join(map(str, range(100)))}]}}
+    matrix: {{lr: {list(range(JOBS // 100))}, seed: {list(range(100))}}}
 """.encode()
 VARIABLES = b"variables: {sweep: {model: resnet, epochs: 10, batch-size: 64}}"
 
