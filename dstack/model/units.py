@@ -1,6 +1,7 @@
 """Durations and sizes as people write them: `2h30m`, `32GB`, `512MiB`."""
 
 import re
+from fractions import Fraction
 
 from dstack.model.errors import Invalid
 
@@ -8,7 +9,7 @@ MAX_SECONDS = 365 * 86400.0
 MAX_BYTES = 2**60
 
 _DURATION_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
+_NUMBER = r"[0-9]{1,20}(?:\.[0-9]{1,9})?"
 _PIECE = re.compile(rf"({_NUMBER}) ?(ms|[dhms])", re.ASCII)
 _SIZE = re.compile(rf"({_NUMBER}) ?([KMGTP]?)(i?)B", re.ASCII | re.IGNORECASE)
 _PREFIXES = ("", "K", "M", "G", "T", "P")
@@ -47,7 +48,7 @@ def parse_size(text: str) -> int:
         msg = f"{text[:40]!r} is no size: write a number and a unit, like 512MB, 32GB or 16GiB"
         raise Invalid(msg)
     number, prefix, binary = match.groups()
-    size = int(float(number) * (1024 if binary else 1000) ** _PREFIXES.index(prefix.upper()))
+    size = int(Fraction(number) * (1024 if binary else 1000) ** _PREFIXES.index(prefix.upper()))
     if size > MAX_BYTES:
         msg = f"{text[:40]!r} is more than a machine can have"
         raise Invalid(msg)
