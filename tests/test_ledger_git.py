@@ -53,7 +53,7 @@ def test_the_time_limit_ends_the_whole_process_group(tmp_path: Path) -> None:
     top = work(tmp_path / "code")
     sh(top, "config", "alias.slow", f"!sleep 60 & echo $! > {tmp_path}/pid; wait")
     begun = time.monotonic()
-    with pytest.raises(Unavailable, match="longer than 0.5 seconds"):
+    with pytest.raises(Unavailable, match=r"longer than 0\.5 seconds"):
         git.run(Context(folder=top, timeout=0.5), "slow")
     assert time.monotonic() - begun < 10
     assert not _alive(int((tmp_path / "pid").read_text()))
@@ -83,7 +83,7 @@ def test_a_missing_git_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="no folder .*gone"):
+    with pytest.raises(Failed, match=r"no folder .*gone"):
         git.run(Context(folder=tmp_path / "gone"), "version")
 
 
@@ -96,7 +96,7 @@ def test_an_old_git_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     if good:
         git.check_version(Context(folder=tmp_path))
     else:
-        with pytest.raises(Failed, match="2.34 or newer"):
+        with pytest.raises(Failed, match=r"2\.34 or newer"):
             git.check_version(Context(folder=tmp_path))
 
 

@@ -142,7 +142,8 @@ def test_a_push_can_be_killed_at_any_moment(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from tests.test_ledger_push import *\n"
         f"c = Cache(Path({str(tmp_path / 'cache')!r}), {str(remote)!r})\n"
-        "for n in range(1000): print(c.push(make(c, f'refs/notes/dstack/k{n}.0123456789ab/controller'), atomic=True).won, flush=True)\n"
+        "for n in range(1000):\n"
+        "    print(c.push(make(c, f'refs/notes/dstack/k{n}.0123456789ab/controller'), atomic=True).won, flush=True)\n"
     )
     for delay in (0.0, 0.01, 0.02):
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, process_group=0) as child:

@@ -80,8 +80,7 @@ def odd_names(top: Path) -> None:
         b"\\",
     )
     for name in names:
-        with open(os.fsencode(top) + b"/" + name, "wb") as file:
-            file.write(name)
+        (top / os.fsdecode(name)).write_bytes(name)
 
 
 def file_becomes_folder(top: Path) -> None:
@@ -160,8 +159,9 @@ def test_the_snapshot_is_what_git_would_commit(tmp_path: Path, scene: Callable[[
     shutil.copytree(top, copy, symlinks=True)
     sh(copy, "add", "--all")
     assert snapshot.tree == sh(copy, "write-tree")
-    assert sh(tmp_path / "cache", "rev-parse", f"{snapshot.commit}^{{tree}}", f"{snapshot.commit}^") == "\n".join(
-        (snapshot.tree, snapshot.head)
+    assert (
+        sh(tmp_path / "cache", "rev-parse", f"{snapshot.commit}^{{tree}}", f"{snapshot.commit}^")
+        == f"{snapshot.tree}\n{snapshot.head}"
     )
 
 

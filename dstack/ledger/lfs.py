@@ -52,8 +52,10 @@ def missing(digests: Iterable[str], git_dir: Path) -> tuple[str, ...]:
     return tuple(sorted({one for one in digests if not (store / one[:2] / one[2:4] / one).is_file()}))
 
 
-def push(found: LfsObjects, url: str) -> None:
-    """Bring the large files to the remote. Raises Failed."""
+def push(found: LfsObjects, remote: Path) -> None:
+    """Bring the large files to the repository at `remote` (an absolute path). Raises Failed."""
+    # git-lfs knows a repository on this machine by its URL only, not by its path.
+    url = remote.as_uri()
     context = Context(folder=found.top, timeout=3600)
     for at in range(0, len(found.digests), _BATCH):
         batch = found.digests[at : at + _BATCH]

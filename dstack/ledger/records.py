@@ -55,7 +55,7 @@ class AssignmentsReader:
 
 
 def write_assignments(objects: Objects, change: SetAssignments) -> str:
-    """The id of a commit with exactly these attempts."""
+    """The id of a commit with exactly these attempts. Raises Invalid where a job's object isn't in the cache."""
     tree = {key.encode(): _write_attempt(objects, change.jobs[key], one) for key, one in change.attempts.items()}
     count = len(tree)
     message = f"Assign {count} attempt{'' if count == 1 else 's'} to {change.runner}"
@@ -117,9 +117,11 @@ def _read_attempt(objects: Objects, name: bytes, entry: Entry) -> _Held:
     return attempt, job
 
 
-def _write_attempt(objects: Objects, job: bytes, attempt: Attempt) -> Entry:
-    files = {JOB_FILE: job, ATTEMPT_FILE: encode(attempt)}
-    tree = {name: Entry(FILE, objects.write_blob(data)) for name, data in files.items()}
+def _write_attempt(objects: Objects, job: str, attempt: Attempt) -> Entry:
+    if not objects.has(job):
+        msg = f"the job object {job} of {attempt.key} is in no notes"
+        raise Invalid(msg)
+    tree = {JOB_FILE: Entry(FILE, job), ATTEMPT_FILE: Entry(FILE, objects.write_blob(encode(attempt)))}
     return Entry(FOLDER, objects.write_tree(tree))
 
 

@@ -1,6 +1,7 @@
 """Submitting: a run's root and its snapshot, made in one atomic push that fails where the name is taken."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from dstack.ledger import lfs, records, runs
 from dstack.ledger.cache import Cache
@@ -35,7 +36,7 @@ class Submitted:
 def submit(ledger: GitLedger, snapshot: Snapshot, spec: RunSpec) -> Submitted:
     """Create the run `spec.run`. Raises Conflict where the name is taken, Failed with the way out, Unavailable."""
     cache = ledger.cache
-    lfs.push(snapshot.lfs, cache.url)
+    lfs.push(snapshot.lfs, Path(cache.url))
     variables = snapshot.variables.oid if snapshot.variables else None
     files = runs.RootFiles(workflows=snapshot.workflows.oid, variables=variables)
     root = runs.write_root(cache.objects, ledger.text, spec, files)

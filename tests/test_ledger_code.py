@@ -1,0 +1,113 @@
+from pathlib import Path
+
+import pytest
+
+from dstack.ledger.code import find_code
+from dstack.ledger.remote import local_remote
+from dstack.model.errors import Failed, Invalid
+from tests.repositories import bare, sh, work
+
+
+def test_the_repository_is_found_from_any_folder_of_it(tmp_path: Path) -> None:
+    top = work(tmp_path / 'my code: "x" ü')
+    (top / "a/b").mkdir(parents=True)
+    sh(top, "remote", "add", "origin", str(bare(tmp_path / "r.git")))
+    code = find_code(top / "a/b")
+    assert (code.top, code.common, code.branch, code.shallow) == (top, top / ".git", "main", False)
+    assert (code.head, code.url) == (sh(top, "rev-parse", "HEAD"), str(tmp_path / "r.git"))
+    assert code.identity == "Ada Tester <ada@example.org>"
+
+
+def test_a_detached_head_has_no_branch(tmp_path: Path) -> None:
+    top = work(tmp_path / "code")
+    sh(top, "checkout", "--quiet", "--detach")
+    assert find_code(top).branch is None
+
+
+def test_no_repository_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="not in a git repository"):
+        find_code(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="no folder"):
+        find_code(tmp_path / "gone")
+
+
+def test_a_repository_without_a_commit_is_explained(tmp_path: Path) -> None:
+    sh(tmp_path, "init", "--quiet")
+    with pytest.raises(Invalid, match="no commit yet"):
+        find_code(tmp_path)
+
+
+def test_a_bare_repository_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="bare repository"):
+        find_code(bare(tmp_path / "r.git"))
+
+
+def test_another_hash_is_explained(tmp_path: Path) -> None:
+    sh(tmp_path, "init", "--quiet", "--object-format=sha256")
+    sh(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "x")
+    with pytest.raises(Invalid, match="sha256"):
+        find_code(tmp_path)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_branch_called_dstack_is_explained(tmp_path: Path, *, packed: bool) -> None:
+    top = work(tmp_path / "code")
+    sh(top, "branch", "dstack")
+    if packed:
+        sh(top, "pack-refs", "--all")
+    with pytest.raises(Invalid, match="branch called `dstack`"):
+        find_code(top)
+
+
+def test_a_line_break_in_the_path_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="line break"):
+        find_code(work(tmp_path / "co\nde"))
+
+
+def test_the_state_remote_follows_the_settings(tmp_path: Path) -> None:
+    top = work(tmp_path / "code")
+    assert find_code(top).remote().path == top / ".git"
+    origin, state = bare(tmp_path / "origin.git"), bare(tmp_path / "state.git")
+    sh(top, "remote", "add", "origin", str(origin))
+    assert find_code(top).remote().path == origin
+    sh(top, "remote", "add", "state", "../state.git")
+    for setting, path in (("state", state), (str(state), state), (f"file://{state}", state), (".", top / ".git")):
+        sh(top, "config", "dstack.remote", setting)
+        assert find_code(top).remote().path == path
+    sh(top, "config", f"url.{state}.insteadOf", "short:")
+    sh(top, "config", "dstack.remote", "short:")
+    assert find_code(top).remote().path == state
+
+
+def test_a_work_tree_is_a_remote_by_its_git_folder(tmp_path: Path) -> None:
+    top = work(tmp_path / "code")
+    sh(top, "worktree", "add", "--quiet", str(tmp_path / "side"))
+    assert local_remote("../side", top).path == local_remote(str(top), top).path == top / ".git"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://ada:secret@example.org/x.git", "ssh://git@example.org/x", "git@example.org:x/y.git", "s3://bucket/x"],
+)
+def test_other_machines_are_not_yet_supported(tmp_path: Path, url: str) -> None:
+    top = work(tmp_path / "code")
+    sh(top, "remote", "add", "origin", url)
+    with pytest.raises(Invalid, match=r"not yet supported: .*git config dstack\.remote \.") as caught:
+        find_code(top).remote()
+    assert "secret" not in str(caught.value)
+
+
+def test_a_misspelt_state_remote_is_explained(tmp_path: Path) -> None:
+    top = work(tmp_path / "code")
+    sh(top, "config", "dstack.remote", "sate")
+    with pytest.raises(Invalid, match="neither a remote nor a folder"):
+        find_code(top).remote()
+
+
+def test_settings_that_were_given_twice_count_as_git_counts(tmp_path: Path) -> None:
+    top = work(tmp_path / "code")
+    sh(top, "config", "--add", "user.name", "Eve")
+    assert find_code(top).settings["user.name"] == "Eve"
