@@ -17,6 +17,7 @@ from dstack.model.job import Job, Reason
 from dstack.model.pool import Attempt, Phase
 from dstack.model.world import Moment
 from runner.durable import DurableStorage
+from runner.executor import Exit
 from runner.held import Cause, Failure, Held
 
 LOG = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Entry(Value, frozen=True, kw_only=True):
     phase: Phase
     times: Times = Times()
     cause: Cause | None = None
+    exit: Exit | None = None
     failure: tuple[Reason, str] | None = None
     ended: Ended | None = None
     ended_known: bool = False
@@ -115,6 +117,7 @@ def _entry(held: Held) -> Entry:
         phase=held.phase,
         times=held.times,
         cause=held.cause,
+        exit=held.exit,
         failure=(held.failure.reason, held.failure.message) if held.failure else None,
         ended=held.ended,
         ended_known=held.ended_known,
@@ -134,6 +137,7 @@ def _read(document: dict[str, Any], now: Moment) -> Held | None:
         phase=entry.phase,
         times=entry.times,
         cause=entry.cause,
+        exit=entry.exit,
         failure=Failure(reason=entry.failure[0], message=entry.failure[1]) if entry.failure else None,
         ended=entry.ended,
         ended_known=entry.ended_known,

@@ -31,11 +31,11 @@ class Workspaces(Protocol):
         ...
 
     def tree(self, key: str) -> Path:
-        """Where its checkout is."""
+        """Where its checkout is; where nothing is, before there is one."""
         ...
 
     def check_out(self, key: str, run: RunKey, snapshot: str) -> None:
-        """Make the tree hold exactly the snapshot, whatever was there. Raises Unavailable, Failed."""
+        """Give it a tree that holds exactly the snapshot. Raises StartFailed, Unavailable."""
         ...
 
     def remove(self, key: str) -> None:
@@ -90,13 +90,12 @@ def environment_of(held: Held) -> Mapping[str, str]:
 
 def prepare(held: Held, place_: Place, cancel: Cancel) -> None:
     """Until the commands run. What runs already is adopted. Raises StartFailed, HeldUp, Cancelled."""
-    launch = launch_of(held, place_)
-    if launch.folder.exists() and place_.executor.adopt(launch):
+    if place_.workspaces.folder(held.key).exists() and place_.executor.adopt(launch_of(held, place_)):
         return
     try:
         _place_all(held, place_, cancel)
         cancel.check()
-        place_.executor.start(launch)
+        place_.executor.start(launch_of(held, place_))
     except OSError as error:
         raise StartFailed(*_of_disk(error)) from error
 

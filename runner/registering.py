@@ -81,7 +81,7 @@ def _watch(standing: Standing, found: Registration, claims: Claims, *, lease: fl
     before = standing.rival
     if before is None or (before.instance, before.start) != (found.instance, found.start):
         rival = Rival(instance=found.instance, start=found.start, heartbeat=claims.heartbeat, since=now.ticks)
-        why = f"waiting up to {lease:g} s to see whether {found.runner} on {found.host} is alive (--takeover doesn't wait)"
+        why = f"waiting up to {lease:g} s to see if {found.runner} on {found.host} is alive (--takeover doesn't wait)"
         return replace(standing, rival=rival, step=Step.WAIT, why=why)
     if claims.heartbeat != before.heartbeat:
         return replace(standing, step=Step.STOP, why=_taken(found))
@@ -98,7 +98,7 @@ def _taken(found: Registration) -> str:
 def _displaced(found: Registration, wanted: Registration) -> str:
     if found.instance == wanted.instance:
         return (
-            f"a runner on {found.host} was started with a copy of this state folder and has taken the name {found.runner}: "
-            "stopping, so that no job runs twice; give one of the two a state folder of its own"
+            f"a runner on {found.host} was started with a copy of this state folder and has taken the name "
+            f"{found.runner}: stopping, so that no job runs twice; give one of the two a state folder of its own"
         )
     return f"the name {found.runner} was taken over by a runner on {found.host}: stopping"

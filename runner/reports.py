@@ -36,9 +36,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How often may be pushed. `interval` and `burst` of the bucket; how long a `started` waits for company, in seconds.
+    """How often may be pushed: `interval` and `burst` of the bucket.
 
-    `started_wait` None: it never is a push's only cause.
+    `started_wait`: seconds that a `started` waits for company. None: it never is a push's only cause.
     """
 
     interval: float = LOCAL[0]

@@ -1,0 +1,57 @@
+"""How a runner ends: what it waits for before it does. Pure."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from runner.duty import Duty
+from runner.held import Held
+
+GOODBYE_SECONDS = 5.0
+DEAD_SECONDS = 30.0
+
+
+class Way(StrEnum):
+    """Leave the attempts running; interrupt and report them; or, because the name is another's, kill and drop them."""
+
+    LEAVE = "leave"
+    STOP = "stop"
+    DROP = "drop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaving:
+    """Times in ticks; `goodbye`: since when only the registration is left to be written."""
+
+    way: Way
+    since: float
+    goodbye: float | None = None
+
+    def deadline(self) -> float | None:
+        """When it ends at the latest; None while attempts are to be ended first."""
+        if self.goodbye is not None:
+            return self.goodbye + GOODBYE_SECONDS
+        return {Way.LEAVE: self.since + GOODBYE_SECONDS, Way.DROP: self.since + DEAD_SECONDS}.get(self.way)
+
+    def is_ready(self, duty: Duty, now: float) -> bool:
+        """Whether no attempt is to be waited for any more."""
+        deadline = self.deadline()
+        if deadline is not None and now >= deadline:
+            return True
+        if self.way is Way.LEAVE:
+            return not any(held.ended and not is_settled(held) for held in duty.held.values())
+        return is_free(duty)
+
+
+def is_settled(held: Held) -> bool:
+    """Whether there is nothing left to do about it but to wait for the controller."""
+    return held.ended_known or (held.gone and held.discarded)
+
+
+def is_free(duty: Duty) -> bool:
+    """Whether nothing is in hand any more."""
+    return all(is_settled(held) for held in duty.held.values())
+
+
+def dropped(duty: Duty) -> Duty:
+    """Everything in hand as if it were no longer assigned."""
+    return replace(duty, held={key: replace(held, gone=True) for key, held in duty.held.items()})

@@ -1,0 +1,209 @@
+"""Does what duty asks for, in threads, and brings back what became of it as facts for the attempt."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dstack.model.errors import DstackError, Invalid
+from dstack.model.job import Reason
+from dstack.model.placing import executor_of
+from dstack.model.pool import Phase
+from dstack.model.world import Moment
+from dstack.store.artifacts import Tree
+from dstack.store.log_writer import LogWriter
+from runner import facts
+from runner.cancelling import Cancel, Cancelled
+from runner.duty import Action, Discard, Finish, Prepare, Send
+from runner.executor import OUTPUT, Executor, Exit, StartFailed
+from runner.finishing import Remains, finish
+from runner.held import Failure, Held, Kept
+from runner.lanes import Lane, Lanes
+from runner.logship import LogShip
+from runner.preparing import HeldUp, OpenStore, Place, Workspaces, launch_of, prepare
+from runner.shipment import Shipment, say
+
+LOG = logging.getLogger(__name__)
+
+Fact = Callable[[Held, Moment], Held]
+
+LOST = Exit(exit_code=None, reason=Reason.LOST, message="nothing was left of it when its runner was started again")
+SEE_LOG = "the log of the runner says more; please report it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the work is done with. `labels` mark what executors make."""
+
+    executors: Mapping[str, Executor]
+    workspaces: Workspaces
+    open_store: OpenStore
+    lanes: Lanes
+    clock: Callable[[], Moment]
+    labels: Mapping[str, str]
+
+
+class Works:
+    """The work under way, by attempt."""
+
+    def __init__(self, tools: Tools, post: Callable[[str, Fact], None]) -> None:
+        """`post` takes facts, from any thread."""
+        self._tools = tools
+        self._post = post
+        self._cancels: dict[str, Cancel] = {}
+        self.logs = LogShip(lambda: tools.clock().ticks)
+
+    def do(self, action: Action) -> None:
+        """Begin it."""
+        held = action.held
+        match action:
+            case Prepare():
+                self._begin(Lane.PREPARE, held, self._prepare, _not_prepared)
+            case Finish(artifacts=artifacts):
+                self._begin(Lane.FINISH, held, lambda one, cancel: self._finish(one, cancel, artifacts), _not_kept)
+            case Discard():
+                self._begin(Lane.REMOVE, held, self._discard, _discarded_anyway)
+            case Send(signal=signal):
+                self._executor(held).signal(held.key, signal)
+            case _:
+                self._cancels.get(held.key, Cancel()).ask()
+
+    def adopt(self, held: Held, now: Moment) -> Held:
+        """What an attempt is after a restart. Only one that was running needs looking at."""
+        if held.phase is not Phase.RUNNING:
+            return held
+        try:
+            executor = self._tools.executors.get(executor_of(held.job))
+            if executor is None or not executor.adopt(launch_of(held, self._place(held))):
+                return facts.exited(held, LOST, now)
+        except (DstackError, OSError) as error:
+            LOG.warning("%s can't be taken over yet: %s", held.key, error)
+            return replace(held, phase=Phase.PREPARING)
+        self._shipment(held)
+        return held
+
+    def exit_of(self, held: Held) -> Exit | None:
+        """How its commands ended; None while they run."""
+        return self._executor(held).exited(held.key)
+
+    def remove_leftovers(self, held: Mapping[str, Held]) -> None:
+        """Remove what attempts left behind that nobody holds any more, in its own lane."""
+        self._tools.lanes.run(Lane.REMOVE, lambda: self._remove_leftovers(frozenset(held)))
+
+    def close(self) -> None:
+        """Let go of everything; attempts go on."""
+        for cancel in tuple(self._cancels.values()):
+            cancel.ask()
+        self.logs.stop()
+        self._tools.lanes.close()
+        for executor in self._tools.executors.values():
+            executor.close()
+
+    def _begin(
+        self, lane: Lane, held: Held, work: Callable[[Held, Cancel], Fact], failed: Callable[[Failure], Fact]
+    ) -> None:
+        cancel = self._cancels[held.key] = Cancel()
+
+        def run() -> None:
+            self._post(held.key, self._outcome(held, lambda: work(held, cancel), failed))
+
+        self._tools.lanes.run(lane, run)
+
+    def _outcome(self, held: Held, work: Callable[[], Fact], failed: Callable[[Failure], Fact]) -> Fact:
+        try:
+            return work()
+        except Cancelled:
+            return facts.gave_up
+        except HeldUp as pause:
+            LOG.warning("%s waits: %s", held.key, pause)
+            failure = pause.failure
+            return lambda one, now: facts.held_up(one, failure, now)
+        except StartFailed as error:
+            return failed(Failure(reason=error.reason, message=str(error)))
+        except Invalid as error:
+            return failed(Failure(reason=Reason.INVALID, message=str(error)))
+        except Exception as error:
+            LOG.exception("%s failed by an error of dstack's own", held.key)
+            text = f"an error of dstack's own: {type(error).__name__}: {error}; {SEE_LOG}"
+            return failed(Failure(reason=Reason.INTERNAL, message=text))
+
+    def _prepare(self, held: Held, cancel: Cancel) -> Fact:
+        self._shipment(held)
+        try:
+            prepare(held, self._place(held), cancel)
+        except HeldUp as error:
+            if held.trouble is None:
+                say(self._output(held), f"{error}; trying again", self._tools.clock().wall.timestamp())
+            raise
+        return facts.prepared
+
+    def _finish(self, held: Held, cancel: Cancel, artifacts: bool) -> Fact:  # noqa: FBT001 (bound in `do`)
+        tree = self._tree(held) if artifacts else None
+        shipment, store = self._shipment(held), self._tools.open_store
+        try:
+            remains = Remains(held=held, shipment=shipment, store=store(held.attempt.store), tree=tree)
+        except DstackError as error:
+            message = f"the store {held.attempt.store} can't be used: {error}"
+            raise HeldUp(Failure(reason=Reason.UPLOAD_FAILED, message=message)) from error
+        what = finish(remains, cancel, self._tools.clock().wall.timestamp())
+        return lambda one, now: facts.kept(one, what, now)
+
+    def _discard(self, held: Held, _cancel: Cancel) -> Fact:
+        self.logs.drop(held.key)
+        executor = self._tools.executors.get(executor_of(held.job))
+        if executor is not None:
+            executor.remove(held.key)
+        self._tools.workspaces.remove(held.key)
+        self._cancels.pop(held.key, None)
+        return _discarded
+
+    def _remove_leftovers(self, held: frozenset[str]) -> None:
+        try:
+            for executor in self._tools.executors.values():
+                for key in set(executor.leftovers()) - held:
+                    LOG.warning("removing what an earlier attempt left behind: %s", key)
+                    executor.remove(key)
+            for key in set(self._tools.workspaces.keys()) - held:
+                self._tools.workspaces.remove(key)
+        except Exception:
+            LOG.exception("leftovers of earlier attempts could not be removed; the next start tries again")
+
+    def _shipment(self, held: Held) -> Shipment:
+        def open_writer() -> LogWriter:
+            return LogWriter.resume(self._tools.open_store(held.attempt.store), held.attempt.log)
+
+        began = self._tools.clock().ticks
+        return self.logs.add(held.key, lambda: Shipment(self._output(held), open_writer, began=began))
+
+    def _place(self, held: Held) -> Place:
+        tools = self._tools
+        return Place(
+            executor=self._executor(held), workspaces=tools.workspaces, open_store=tools.open_store, labels=tools.labels
+        )
+
+    def _tree(self, held: Held) -> Tree:
+        return Tree(root=self._tools.workspaces.tree(held.key), working_dir=held.job.working_dir)
+
+    def _output(self, held: Held) -> Path:
+        return self._tools.workspaces.folder(held.key) / OUTPUT
+
+    def _executor(self, held: Held) -> Executor:
+        return self._tools.executors[executor_of(held.job)]
+
+
+def _not_prepared(failure: Failure) -> Fact:
+    return lambda held, now: facts.not_prepared(held, failure, now)
+
+
+def _not_kept(failure: Failure) -> Fact:
+    return lambda held, now: facts.kept(held, Kept(failure=failure), now)
+
+
+def _discarded_anyway(failure: Failure) -> Fact:
+    """What is left is tried again at the next start."""
+    LOG.warning("something of an attempt could not be removed: %s", failure.message)
+    return _discarded
+
+
+def _discarded(held: Held, _now: Moment) -> Held:
+    return facts.discarded(held)
