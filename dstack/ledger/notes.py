@@ -82,25 +82,25 @@ def append(objects: Objects, change: AppendNotes, base: str | None) -> str:
     Raises Invalid where what is there isn't a notes tree, Damaged.
     """
     root = dict(objects.tree(objects.commit(base).tree)) if base else {}
-    shards: dict[bytes, dict[bytes, Entry]] = {}
+    shards = {name: dict(_subtree(objects, root, name)) for name in {one[:2].encode() for one in change.events}}
+    texts: dict[bytes, bytes] = {}
     for target, events in change.events.items():
         name = target.encode()
-        if name[:2] not in shards:
-            shards[name[:2]] = dict(_subtree(objects, root, name[:2]))
-        shard = shards[name[:2]]
-        old = root.pop(name, None) or shard.get(name[2:])
-        shard[name[2:]] = Entry(FILE, _appended(objects, old, events))
+        old = root.pop(name, None) or shards[name[:2]].get(name[2:])
+        texts[name] = _appended(objects, old, events)
+    for name, oid in zip(texts, objects.write_blobs(tuple(texts.values())), strict=True):
+        shards[name[:2]][name[2:]] = Entry(FILE, oid)
     root |= {name: Entry(FOLDER, objects.write_tree(shard)) for name, shard in shards.items()}
     if change.jobs:
         root[JOBS] = Entry(FOLDER, _with_jobs(objects, root, change.jobs))
     return objects.write_commit(objects.write_tree(root), [base] if base else [], _message(change))
 
 
-def _appended(objects: Objects, old: Entry | None, events: tuple[Event, ...]) -> str:
+def _appended(objects: Objects, old: Entry | None, events: tuple[Event, ...]) -> bytes:
     data = objects.blob(old.oid, "note", limit=NOTE_LIMIT) if old else b""
     # A line that someone left without its end must not swallow the next one.
     end = b"\n" if data and not data.endswith(b"\n") else b""
-    return objects.write_blob(data + end + b"".join(to_line(event) for event in events))
+    return data + end + b"".join(to_line(event) for event in events)
 
 
 def _with_jobs(objects: Objects, root: Tree, jobs: Mapping[str, bytes]) -> str:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import pygit2
 from pygit2.enums import ObjectType, SortMode
 
+from dstack.ledger.pack import write_pack
+from dstack.model.codec import blob_id
 from dstack.model.errors import DstackError, Failed, Invalid
 
 FILE, EXECUTABLE, FOLDER = b"100644", b"100755", b"40000"
@@ -21,6 +23,8 @@ LINK, SUBMODULE = b"120000", b"160000"
 TREE_LIMIT = 64 * 1024 * 1024
 COMMIT_LIMIT = 1024 * 1024
 
+# From so many objects on, a pack is quicker than a file each, though it costs a process.
+_MANY = 200
 _AUTHOR = "dstack <dstack@localhost>"
 
 
@@ -109,8 +113,12 @@ class Objects:
         return self._write(ObjectType.BLOB, data)
 
     def write_blobs(self, blobs: Sequence[bytes]) -> tuple[str, ...]:
-        """Their full ids, in order."""
-        return tuple(self.write_blob(data) for data in blobs)
+        """Their full ids, in order. Raises Failed."""
+        if len(blobs) < _MANY:
+            return tuple(self.write_blob(data) for data in blobs)
+        ids = tuple(blob_id(data) for data in blobs)
+        write_pack(Path(self.repository.path), dict(zip(ids, blobs, strict=True)).values())
+        return ids
 
     def write_tree(self, entries: Tree) -> str:
         """Its full id."""
