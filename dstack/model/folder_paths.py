@@ -14,7 +14,7 @@ def inner_path(text: str, *, absolute: bool = False) -> str:
     if text.startswith("/") and not absolute:
         msg = f"{text[:80]!r} is absolute: only with an `image` can it be; write it relative to `working-dir`"
         raise Invalid(msg)
-    if ".." in parts or text.startswith("~"):
+    if ".." in parts or "".join(parts[:1]).startswith("~"):
         msg = f"{text[:80]!r} leaves the folder: write a path below the repository's folder, without `..` or `~`"
         raise Invalid(msg)
     if any(part.lower() == ".git" for part in parts):

@@ -91,7 +91,7 @@ def shown(text: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'train'?)`, or nothing where no known word is near."""
-    by_fold = {_fold(name): name for name in known}
+    by_fold = {_fold(name): str(name) for name in known}
     if len(word) > _SHOWN:
         return ""
     close = difflib.get_close_matches(_fold(word), by_fold, n=1)

@@ -91,7 +91,7 @@ def _values(node: Node, name: str, problems: Problems) -> tuple[str, ...]:
     for value in values:
         if problem := value_problem(value):
             raise Misread(node.mark, f"{what}: {problem}")
-    if not values:
+    if not fields.sequence(node, what).items:
         raise Misread(node.mark, f"the matrix name {shown(name)} has no values")
     if len(set(values)) < len(values):
         raise Misread(node.mark, f"the matrix name {shown(name)} has a value twice")

@@ -1,0 +1,385 @@
+"""workflows.yaml: what it means, and what is refused, with its place and the way out."""
+
+import json
+import re
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstack.model.errors import Invalid
+from dstack.model.folder_paths import collisions, inner_path, joined
+from dstack.model.job import Reason, Resources, Retry
+from dstack.model.names import looks_secret
+from dstack.model.workflows import MAX_WORKFLOWS, Workflow, parse_workflows
+
+WHOLE = b"""
+workflows:
+  - name: prepare
+    commands: [python prepare.py, 3.10]
+    artifacts: [data/, ./x//y]
+    working-dir: src/
+  - name: train
+    help: Trains
+    image: registry.example.org:5000/python:3.12-slim@sha256:abc
+    commands: |
+      echo hi
+      python train.py $variables_as_args
+    depends-on: [prepare]
+    artifacts: [model, /out]
+    resources: {cpu: {count: 2}, memory: 4GB, shm-size: 512MiB}
+    env: [A=3.10, B=, C]
+    timeout: 2h30m
+    stop-grace: 5s
+    retry: {attempts: 3, on: [lost, exit], backoff: 10s}
+    matrix: {lr: [0.10, 1e-2], on: [yes]}
+    cache: false
+"""
+
+
+def one(keys: str, before: str = "") -> str:
+    return f"workflows:\n{before}- name: a\n  {keys}\n" + ("" if "commands" in keys else "  commands: [x]\n")
+
+
+def workflow(keys: str) -> Workflow:
+    return parse_workflows(one(keys).encode()).get("a")
+
+
+def problems(text: str | bytes, *, allow_env: frozenset[str] | None = frozenset()) -> list[str]:
+    with pytest.raises(Invalid) as caught:
+        parse_workflows(text.encode() if isinstance(text, str) else text, path="w.yaml", allow_env=allow_env)
+    return str(caught.value).splitlines()
+
+
+def test_every_key_is_read() -> None:
+    found = parse_workflows(WHOLE)
+    assert found.names == ("prepare", "train")
+    assert found.get("prepare") == Workflow(
+        name="prepare", commands=("python prepare.py", "3.10"), artifacts=("data", "x/y"), working_dir="src"
+    )
+    assert found.get("train") == Workflow(
+        name="train",
+        help="Trains",
+        image="registry.example.org:5000/python:3.12-slim@sha256:abc",
+        commands=("echo hi\npython train.py $variables_as_args\n",),
+        depends_on=("prepare",),
+        artifacts=("model", "/out"),
+        resources=Resources(cpu=2, memory=4_000_000_000, shm_size=512 * 2**20),
+        environment={"A": "3.10", "B": "", "C": None},
+        timeout=9000,
+        stop_grace=5,
+        retry=Retry(attempts=3, on=(Reason.LOST, Reason.EXIT), backoff=10),
+        matrix={"lr": ("0.10", "1e-2"), "on": ("yes",)},
+        cache=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "attribute", "value"),
+    [
+        ("retry: 3", "retry", Retry(attempts=3)),
+        ("resources: {cpu: 0.5}", "resources", Resources(cpu=0.5)),
+        (
+            "env: {MAX_TOKENS: 5, B: 'x y', C: true, D: ''}",
+            "environment",
+            {"MAX_TOKENS": "5", "B": "x y", "C": "true", "D": ""},
+        ),
+        ("env: [A=b=c]", "environment", {"A": "b=c"}),
+        ("artifacts: [a, ./a, a/]", "artifacts", ("a",)),
+        ("artifacts: ['...', 'a..b', '.hidden/~x']", "artifacts", ("...", "a..b", ".hidden/~x")),
+        ("artifacts: [.]", "artifacts", (".",)),
+        ("commands: echo '$HOME'", "commands", ("echo '$HOME'",)),
+        ("stop-grace: 0s", "stop_grace", 0),
+        ("cache: true", "cache", True),
+    ],
+)
+def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
+    assert getattr(workflow(keys), attribute) == value
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "words"),
+    [
+        ("comands: [x]", "3:3", "unknown key 'comands' in a workflow (did you mean 'commands'?)"),
+        ("zzzzzz: 1", "3:3", "unknown key 'zzzzzz' in a workflow; known are name,help,"),
+        ("working_dir: x", "3:3", "the key is written `working-dir`"),
+        ("Image: x", "3:3", "the key is written `image`"),
+        ("provider: bash", "3:3", "dstack has no `provider`: write `image`"),
+        ("deps: [b]", "3:3", "write `depends-on: [workflow]`"),
+        ("setup: [b]", "3:3", "beginning of `commands`"),
+        ("ports: 3", "3:3", "there is no replacement yet"),
+        *(
+            (f"{key}: x", "3:3", f"`{key}` is not yet supported")
+            for key in ("pull", "shell", "secrets", "volumes", "cache-dirs")
+        ),
+        *((f"{key}: x", "3:3", f"`{key}` is not yet supported") for key in ("metrics", "max-parallel", "labels", "on")),
+        ("max_parallel: 3", "3:3", "`max-parallel` is not yet supported"),
+        ("resources: {gpu: 1}", "3:15", "`gpu` is not yet supported"),
+        ("resources: {interruptible: true}", "3:15", "`interruptible` is not yet supported"),
+        ("resources: {v100/gpu: 1}", "3:15", "`v100/gpu` is not yet supported"),
+        ("resources: {memry: 1GB}", "3:15", "unknown key 'memry' in resources (did you mean 'memory'?)"),
+        ("resources: {memory: 5}", "3:23", "'5' is no size"),
+        ("resources: {memory: 1MB}", "3:23", "at least 6291456 bytes"),
+        ("resources: {cpu: 0}", "3:20", "a number above 0"),
+        ("resources: {cpu: .inf}", "3:20", "a number above 0"),
+        ("resources: {cpu: {n: 1}}", "3:21", "unknown key 'n' in `cpu`"),
+        ("resources: 4", "3:14", "must be a mapping"),
+        ("artifacts: [{path: a, save: 10m}]", "3:15", "is not yet supported: write the path alone"),
+        ("artifacts: a", "3:14", "must be a list"),
+        ("artifacts: [../a]", "3:15", "leaves the folder"),
+        ("artifacts: [a/../b]", "3:15", "leaves the folder"),
+        ("artifacts: [~/a]", "3:15", "leaves the folder"),
+        ("artifacts: [/a]", "3:15", "only with an `image`"),
+        ("artifacts: ['*.csv']", "3:15", "patterns and variables aren't replaced"),
+        ("artifacts: [$out/a]", "3:15", "patterns and variables aren't replaced"),
+        ("artifacts: [.git/hooks]", "3:15", "inside `.git`"),
+        ("artifacts: [x/.GIT]", "3:15", "inside `.git`"),
+        ("working-dir: ../x", "3:16", "leaves the folder"),
+        ("working-dir: /x", "3:16", "is absolute"),
+        ("depends-on: [prepare:latest]", "3:16", "a dependency on a tag ('prepare:latest') is not yet supported"),
+        ("depends-on: {workflows: [b]}", "3:15", "as an object is not yet supported"),
+        ("depends-on: b", "3:15", "must be a list"),
+        ("depends-on: [a]", "2:9", "these workflows wait for each other: a → a"),
+        ("depends-on: [b, b]", "3:19", "stands here for the second time"),
+        ("timeout: 90", "3:12", "'90' is no duration: say the unit"),
+        ("timeout: 0s", "3:12", "longer than 0"),
+        ("timeout:", "3:11", "must be a text, not null"),
+        ("retry: -1", "3:10", "a whole number from 0 to 100"),
+        ("retry: {attempts: 1, on: [exitt]}", "3:29", "is no reason to try again (did you mean 'exit'?)"),
+        ("retry: {attempts: 1, on: [stopped]}", "3:29", "is no reason to try again"),
+        ("retry: {on: [lost]}", "3:10", "`retry` has no `attempts`"),
+        ("cache: yes", "3:10", "must be true or false, not 'yes'"),
+        ("image: a b", "3:10", "can't be a Docker image"),
+        ("image: --privileged", "3:10", "can't be a Docker image"),
+        ("commands: []", "3:13", "must not be empty"),
+        ("commands: ''", "3:13", "must not be empty"),
+        ("commands: [a: b]", "3:14", "a command must be a text, not a mapping: quote it"),
+        ("commands: ['echo ${{ matrix.x }}']", "3:14", "dstack doesn't replace `${{ … }}`"),
+        ("env: {A: '${{ x }}'}", "3:12", "dstack doesn't replace `${{ … }}`"),
+        ("env: {HF_TOKEN: x}", "3:9", "'HF_TOKEN' looks like a secret"),
+        ("env: [apiKey]", "3:9", "'apiKey' looks like a secret"),
+        ("env: {A: }", "3:9", "`env` has no value for 'A'"),
+        ("env: {1A: x}", "3:9", "environment variable '1A'"),
+        ("env: {DSTACK_RUN: x}", "3:9", "it is set by dstack itself"),
+        ("env: [A=1, A=2]", "3:14", "stands here for the second time"),
+        ("env: {LR: x}\n  matrix: {lr: [1]}", "3:8", "`env` sets LR, which the matrix name 'lr'"),
+        ("matrix: {a: 1}", "3:15", "must be a list"),
+        ("matrix: {a: []}", "3:15", "has no values"),
+        ("matrix: {a: [1, 1]}", "3:15", "has a value twice"),
+        ("matrix: {a: [[1]]}", "3:16", "must be a text, not a list"),
+        ("matrix: {include: [1]}", "3:12", "`include` in `matrix` is not yet supported"),
+        ("matrix: {a-b: [1], a_b: [1]}", "3:11", "one and the same for commands"),
+        ("matrix: {path: [1]}", "3:12", "it would replace $PATH"),
+        ("matrix: {job-id: [1]}", "3:12", "set by dstack itself"),
+    ],
+)
+def test_what_is_refused_where_and_how_to_mend_it(keys: str, where: str, words: str) -> None:
+    before = "- {name: b, commands: [x]}\n" if "[b, b]" in keys else ""
+    if before:
+        where = f"{int(where[0]) + 1}{where[1:]}"
+    found = problems(one(keys, before))
+    assert any(line.startswith(f"w.yaml:{where}: ") and words in line for line in found), found
+    assert len(found) == 1 or "cpu: {n" in keys
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "w.yaml:1:1: the file is empty"),
+        ("[]", "w.yaml:1:1: the file must be a mapping"),
+        ("jobs: []", "w.yaml:1:1: dstack has no `jobs`: write `workflows`, a list"),
+        ("workflow: []", "w.yaml:1:1: unknown key 'workflow' in the file (did you mean 'workflows'?)"),
+        ("workflows: {}", "w.yaml:1:12: `workflows` must be a list"),
+        ("workflows: [x]", "w.yaml:1:13: a workflow must be a mapping"),
+        ("workflows: [{commands: [x]}]", "w.yaml:1:13: this workflow has no `name`"),
+        ("workflows: [{name: a}]", "w.yaml:1:13: this workflow has no `commands`"),
+        ("workflows: [{name: a_b, commands: [x]}]", "w.yaml:1:20: 'a_b' can't name a workflow"),
+        ("workflows: [{name: 'global', commands: [x]}]", "w.yaml:1:20: a workflow can't be called 'global'"),
+        (
+            "workflows: [{name: a, commands: [x]}, {name: a, commands: [x]}]",
+            "w.yaml:1:46: there is a workflow 'a' already, in line 1",
+        ),
+        (
+            "workflows:\n- {name: train, commands: [x]}\n- {name: b, commands: [x], depends-on: [trian]}",
+            "w.yaml:3:41: there is no workflow 'trian' to depend on (did you mean 'train'?)",
+        ),
+    ],
+)
+def test_what_is_refused_of_the_file(text: str, message: str) -> None:
+    found = problems(text)
+    assert any(line.startswith(message) for line in found), found
+
+
+def test_names_that_differ_in_case_only_are_refused() -> None:
+    found = problems("workflows:\n- {name: a, commands: [x]}\n- {name: A, commands: [x]}\n")
+    assert found[0].startswith("w.yaml:3:10: 'A' can't name a workflow")
+
+
+def test_a_cycle_names_its_workflows_in_order() -> None:
+    text = "workflows:\n" + "".join(
+        f"- {{name: {name}, commands: [x], depends-on: [{need}]}}\n" for name, need in ("ab", "bc", "cd", "db")
+    )
+    assert problems(text) == ["w.yaml:3:10: these workflows wait for each other: b → c → d → b"]
+
+
+def test_artifacts_of_two_dependencies_at_one_place_are_refused() -> None:
+    text = """workflows:
+- {name: a, commands: [x], artifacts: [o]}
+- {name: b, commands: [x], working-dir: o, artifacts: [p]}
+- {name: c, commands: [x], artifacts: [op]}
+- {name: d, commands: [x], depends-on: [a, b, c]}
+- {name: e, commands: [x], depends-on: [a, c]}
+- {name: f, commands: [x], depends-on: [d, a]}
+"""
+    expected = (
+        "w.yaml:5:10: 'a' and 'b', both dependencies of this workflow, have artifacts at one place: 'o/p', inside 'o'"
+    )
+    assert problems(text) == [expected]
+
+
+def test_all_problems_of_a_file_are_told_at_once() -> None:
+    text = "workflows:\n- name: a\n  comands: [x]\n  timeout: 5\n- {name: b, commands: [x], env: {TOKEN: x}}\n"
+    assert [line.split(" ")[0] for line in problems(text)] == [
+        "w.yaml:2:3:",
+        "w.yaml:3:3:",
+        "w.yaml:4:12:",
+        "w.yaml:5:34:",
+    ]
+
+
+def test_a_secret_looking_name_can_be_allowed() -> None:
+    text = one("env: {EOS_TOKEN: x}").encode()
+    assert parse_workflows(text, allow_env=frozenset({"EOS_TOKEN"})).get("a").environment == {"EOS_TOKEN": "x"}
+    assert parse_workflows(text, allow_env=None).get("a").environment == {"EOS_TOKEN": "x"}
+    assert len(problems(text, allow_env=frozenset({"OTHER"}))) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["TOKEN", "hf_token", "MyPassword", "AWS_SECRET_ACCESS_KEY", "apiKey", "API_KEY_2", "db-passwd"]
+)
+def test_names_that_look_like_secrets(name: str) -> None:
+    assert looks_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["MAX_TOKENS", "TOKENIZERS_PARALLELISM", "KEY", "PASS", "SECRETARY", "KEYBOARD", "MODE"]
+)
+def test_names_that_do_not(name: str) -> None:
+    assert not looks_secret(name)
+
+
+def test_too_many_workflows_are_refused() -> None:
+    line = "- {{name: w{}, commands: [x]}}\n"
+    fits = "workflows:\n" + "".join(line.format(n) for n in range(MAX_WORKFLOWS))
+    assert len(parse_workflows(fits.encode()).names) == MAX_WORKFLOWS
+    assert problems(fits + line.format("-more")) == ["w.yaml:1002:3: 1001 workflows are too many: at most 1000"]
+
+
+def test_a_workflow_is_found_or_the_nearest_is_named() -> None:
+    found = parse_workflows(WHOLE)
+    with pytest.raises(
+        Invalid, match=re.escape(".dstack/workflows.yaml has no workflow 'trian' (did you mean 'train'?)")
+    ):
+        found.get("trian")
+    with pytest.raises(Invalid, match="it has prepare, train"):
+        found.get("zzz")
+
+
+def test_a_graph_holds_what_is_needed_after_what_it_needs_else_in_the_order_of_the_file() -> None:
+    needs = {"z": "", "e": "d, b", "b": "a", "d": "a", "a": ""}
+    text = "workflows:\n" + "".join(
+        f"- {{name: {name}, commands: [x], depends-on: [{need}]}}\n" for name, need in needs.items()
+    )
+    assert [found.name for found in parse_workflows(text.encode()).graph("e")] == ["a", "b", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "workflows:\n" + "".join(f"- {{name: w{n}, commands: [x], depends-on: [w{n + 1}]}}\n" for n in range(998)),
+        "workflows:\n" + "".join(f"- {{name: w{n}, commands: [x], depends-on: &d{n} [w0, w1]}}\n" for n in range(1000)),
+        "workflows:\n- {name: a, commands: [x], artifacts: ["
+        + ", ".join("a/" * n + "b" for n in range(190))
+        + "]}\n"
+        + "".join(f"- {{name: w{n}, commands: [x], depends-on: [a]}}\n" for n in range(990)),
+        "workflows:\n- {name: a, commands: [x], help: " + "x" * 900_000 + "}\n",
+        "workflows:\n- {name: a, commands: [" + "x, " * 200_000 + "]}\n",
+        "workflows:\n- {name: a, commands: [x], env: {" + ", ".join(f"A{n}: x" for n in range(40_000)) + "}}\n",
+        "workflows:\n- {name: a, commands: [x], " + ", ".join(f"{'abcdefgh' * 7}{n}: x" for n in range(10_000)) + "}\n",
+    ],
+)
+def test_a_large_odd_file_is_read_or_refused_in_time(text: str) -> None:
+    start = time.process_time()
+    try:
+        parse_workflows(text.encode())
+    except Invalid:
+        assert time.process_time() - start < 8
+    assert time.process_time() - start < 8
+
+
+_WORDS = [
+    "workflows",
+    "name",
+    "commands",
+    "depends-on",
+    "artifacts",
+    "env",
+    "matrix",
+    "retry",
+    "resources",
+    "cpu",
+    "a",
+    "b",
+    "x: y",
+]
+_VALUES = st.recursive(
+    st.sampled_from([None, True, 3, "a", "b", "../x", "2h", "K=V", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_WORDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(_WORDS), _VALUES, max_size=6), max_size=3))
+def test_any_tree_is_workflows_or_problems_with_their_places(tree: object) -> None:
+
+    try:
+        parse_workflows(json.dumps({"workflows": tree}).encode())
+    except Invalid as error:
+        for line in str(error).splitlines():
+            assert re.match(r"\.dstack/workflows\.yaml:[1-9]\d*:[1-9]\d*: \S", line)
+
+
+_PATHS = st.lists(st.sampled_from(["a", "b", "ab", "a-"]), min_size=1, max_size=3).map("/".join)
+
+
+@given(st.lists(st.tuples(_PATHS, st.sampled_from("xyz")), max_size=8))
+def test_collisions_are_those_found_by_comparing_all(owned: list[tuple[str, str]]) -> None:
+    found = {frozenset({one_, other}) for one_, other in collisions(owned)}
+    expected = {
+        frozenset({one_, other})
+        for one_ in owned
+        for other in owned
+        if one_[1] != other[1] and f"{other[0]}/".startswith(f"{one_[0]}/")
+    }
+    assert found == expected
+
+
+@given(st.text("ab./~*", max_size=12))
+def test_an_inner_path_stays_inside_and_is_stable(text: str) -> None:
+    try:
+        path = inner_path(text)
+    except Invalid:
+        assert ".." in text or "~" in text or text.startswith("/")
+        return
+    assert inner_path(path) == path
+    assert ".." not in path.split("/")
+    assert not path.startswith("/")
+
+
+@pytest.mark.parametrize(
+    ("folder", "path", "expected"),
+    [(".", "a", "a"), ("x", "a", "x/a"), ("x", ".", "x"), ("x", "/a", "/a"), (".", ".", ".")],
+)
+def test_paths_from_the_root(folder: str, path: str, expected: str) -> None:
+    assert joined(folder, path) == expected
