@@ -1,5 +1,6 @@
 """Everything about a run that can be checked before anything is pushed."""
 
+import dataclasses
 import os
 import random
 import secrets
@@ -52,10 +53,11 @@ class Prepared:
 
     def renamed(self, name: str) -> "Prepared":
         """The same run under another name."""
-        spec = replace(self.spec, run=name, nonce=secrets.token_hex(8))
-        return Prepared(
-            order=self.order, snapshot=self.snapshot, workflows=self.workflows, variables=self.variables, spec=spec
-        )
+        return dataclasses.replace(self, spec=replace(self.spec, run=name, nonce=secrets.token_hex(8)))
+
+    def of(self, repository: str) -> "Prepared":
+        """The same run of this dstack repository."""
+        return dataclasses.replace(self, spec=replace(self.spec, repository=repository))
 
 
 def prepare(session: Session, order: Order, seen: Seen, *, only: str | None = None) -> Prepared:

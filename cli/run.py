@@ -21,6 +21,8 @@ Examples:
   dstack run train --lr 0.1 --local   # here and now, without a controller
   dstack run train -d                 # only submit it"""
 
+META = "cli.run.definitions"
+
 
 class WorkflowCommand(click.Command):
     """One workflow. `flags` maps click's parameter names to variables."""
@@ -78,13 +80,11 @@ class WorkflowCommand(click.Command):
 class RunGroup(click.Group):
     """Its commands are the workflows."""
 
-    _definitions: Definitions | None = None
-
     def definitions(self, ctx: click.Context) -> Definitions:
-        """Read once. Raises Invalid, Failed."""
-        if self._definitions is None:
-            self._definitions = load_definitions(ctx.obj or Path())
-        return self._definitions
+        """Read once a call. Raises Invalid, Failed."""
+        found: Definitions = ctx.meta.get(META) or load_definitions(ctx.obj or Path())
+        ctx.meta[META] = found
+        return found
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the file."""

@@ -44,18 +44,29 @@ def run(folder: Path, code: CodeRepository, order: Order) -> int:
     session = open_session(folder, code)
     if options.dry_run:
         return _dry_run(session, order)
-    seen = set_up(session)
-    seen.store()
     if options.local:
         from cli.local import run_locally  # noqa: PLC0415 (it imports the controller and the runner)
 
-        return run_locally(session, seen, order, _submitted)
-    prepared = prepare(session, order, seen)
-    prepared, submitted = _submitted(session, prepared)
+        return run_locally(session, order)
+    seen, prepared = checked(session, order)
+    prepared, submitted = submitted_run(session, prepared)
     if options.detach:
         return _detach(prepared, submitted)
     _warn_if_alone(seen)
     return follow_to_end(Reader(session), prepared, submitted)
+
+
+def checked(session: Session, order: Order, *, only: str | None = None) -> tuple[Seen, Prepared]:
+    """The run, ready to be pushed: nothing is, not even the repository's id, before all that can be checked is."""
+    seen = session.poll()
+    if seen.repository is not None:
+        seen.store()
+    prepared = prepare(session, order, seen, only=only)
+    if seen.repository is None:
+        seen = set_up(session)
+        seen.store()
+        prepared = prepared.of(seen.known_repository())
+    return seen, prepared
 
 
 def follow_to_end(reader: Reader, prepared: Prepared, submitted: Submitted) -> int:
@@ -65,7 +76,7 @@ def follow_to_end(reader: Reader, prepared: Prepared, submitted: Submitted) -> i
     return exit_code(followed(reader, line, printer))
 
 
-def _submitted(session: Session, prepared: Prepared) -> tuple[Prepared, Submitted]:
+def submitted_run(session: Session, prepared: Prepared) -> tuple[Prepared, Submitted]:
     """Push it, under another name where its own has just been taken. Raises Invalid, Failed, Unavailable."""
     for warning in prepared.snapshot.warnings:
         tell(f"warning: {clean(warning)}")
