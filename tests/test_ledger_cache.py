@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,25 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: Callable[[Path], N
     assert seen.refs == other.poll()
     assert seen.runs["fast-rabbit-1"].tip == made.root
     assert here.submit("again-1").root in here.ledger.observe().refs.values()
+
+
+def test_a_cache_that_borrows_from_elsewhere_is_made_anew(tmp_path: Path) -> None:
+    work(tmp_path / "code")
+    place(tmp_path / "code", tmp_path / "cache").snapshot()
+    (tmp_path / "code").rename(tmp_path / "moved")
+    here = place(tmp_path / "moved", tmp_path / "cache")
+    assert here.submit().root in here.ledger.observe().refs.values()
+
+
+def test_what_crashes_leave_is_removed_after_a_day(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", str(bare(tmp_path / "r.git")))
+    left = [tmp_path / name for name in ("cache/index-x", "cache.new-1", "cache.waste-1", "cache/index-y")]
+    for path in left:
+        path.mkdir()
+    for path in left[:3]:
+        os.utime(path, (0, 0))
+    cache.tidy()
+    assert [path.exists() for path in left] == [False, False, False, True]
 
 
 def test_what_the_remote_deletes_is_gone_after_a_poll(tmp_path: Path) -> None:

@@ -110,6 +110,31 @@ def test_the_users_repository_is_untouched(here: Place) -> None:
     assert {path: path.read_bytes() for path in here.code.top.rglob("*") if path.is_file()} == before
 
 
+def test_hooks_of_the_user_do_not_run(here: Place, tmp_path: Path) -> None:
+    for name in (
+        "pre-commit",
+        "post-commit",
+        "pre-push",
+        "post-index-change",
+        "reference-transaction",
+        "post-checkout",
+    ):
+        hook(here.code.top / ".git", name, f"touch {tmp_path}/ran-{name}")
+    (here.code.top / "new.txt").write_text("new")
+    here.submit()
+    here.ledger.observe()
+    assert not list(tmp_path.glob("ran-*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_WORK_TREE"]
+)
+def test_a_poisoned_environment_harms_nothing(here: Place, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "/nowhere")
+    here.submit()
+    assert record_of(here.ledger.observe()).name == "fast-rabbit-1"
+
+
 def test_a_taken_name_is_a_conflict(here: Place, tmp_path: Path) -> None:
     here.submit()
     with pytest.raises(Conflict, match="'fast-rabbit-1' already"):

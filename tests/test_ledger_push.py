@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dstack.ledger.cache import Cache
-from dstack.ledger.push import LOCKED, Line, RefUpdate, batches, outcome, parse_porcelain
+from dstack.ledger.push import LOCKED, Line, RefUpdate, batches, outcome, parse_porcelain, reason
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.observation import Outcome
 from tests.repositories import bare, hook, sh
@@ -210,6 +210,28 @@ def test_of_many_who_race_one_wins_each_ref_and_its_siblings(tmp_path: Path) -> 
 )
 def test_each_flag_has_one_meaning(text: str, expected: Outcome) -> None:
     assert outcome(parse_porcelain(f"To /somewhere\n{text}\nDone\n".encode())["refs/x"]) is expected
+
+
+@pytest.mark.parametrize(
+    ("told", "err", "expected"),
+    [
+        (
+            "unpacker error",
+            b"error: remote unpack failed: unable to create temporary object directory\n",
+            "temporary object",
+        ),
+        (
+            "atomic transaction failed",
+            b"remote: error: cannot lock ref 'x': '/x.lock': Permission denied\n",
+            "Permission denied",
+        ),
+        ("atomic transaction failed", b"remote: error: cannot lock ref 'x': '/x.lock': File exists.\n", LOCKED),
+        ("hook declined", b"remote: no secrets, please\nerror: failed to push\n", "no secrets, please"),
+        ("hook declined", b"", "hook declined"),
+    ],
+)
+def test_a_refusal_tells_the_remotes_own_words(told: str, err: bytes, expected: str) -> None:
+    assert expected in reason(Line("!", "remote rejected", told), err)
 
 
 def test_words_that_are_no_status_line_are_passed_over() -> None:

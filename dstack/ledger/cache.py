@@ -1,16 +1,13 @@
 """A bare repository of our own for each state remote: what was fetched, and what is to be pushed. Disposable."""
 
-import fcntl
 import secrets
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dstack.ledger import git, objects, push
+from dstack.ledger import folder, git, push
 from dstack.ledger.git import Context
-from dstack.ledger.objects import Damaged, Objects
+from dstack.ledger.objects import Damaged
 from dstack.ledger.push import Line, RefUpdate
 from dstack.model import refs
 from dstack.model.errors import Failed, Unavailable
@@ -57,19 +54,19 @@ class Cache:
         self._context = replace(context or Context(folder=path), folder=path)
         self._known: Mapping[str, str] = {}
         self._loose = 0
-        self.objects = self._open()
+        self.objects = folder.open_folder(path, borrow)
 
     def poll(self) -> Mapping[str, str]:
         """All polled refs with their ids, after exactly one fetch. Raises Unavailable, Failed.
 
         A damaged cache is thrown away and made anew, which takes a second fetch.
         """
-        with self._lock():
+        with folder.lock(self.path):
             try:
                 found = self._fetch_all()
             except Damaged:
                 self._renew()
-                found = self._fetch_all()
+                found = self._fetch_again()
             self._pack_refs(found)
         self._known = found
         return found
@@ -97,7 +94,7 @@ class Cache:
     def fetch_snapshot(self, key: RunKey, snapshot: str) -> None:
         """Fetch the code of a run at depth 1, if it isn't here. Raises Failed where it isn't that very commit."""
         ref = refs.snapshot(key)
-        with self._lock():
+        with folder.lock(self.path):
             if self.objects.refs().get(ref) != snapshot or not self.objects.has(snapshot):
                 self._fetched(self._run(*_FETCH, "--depth=1", self.url, f"+{ref}:{ref}"), ref)
                 found = self.objects.refs().get(ref)
@@ -107,17 +104,18 @@ class Cache:
 
     def forget_snapshot(self, key: RunKey) -> None:
         """Let `tidy` free the code of a run some day."""
-        with self._lock():
+        with folder.lock(self.path):
             self.objects.set_ref(refs.snapshot(key), None)
 
     def renew(self) -> None:
         """Throw the folder away and make it anew, empty."""
-        with self._lock():
+        with folder.lock(self.path):
             self._renew()
 
     def tidy(self) -> None:
-        """Pack what has gathered, if it is much. For daemons, now and then; takes up to seconds."""
-        with self._lock():
+        """Pack what has gathered, if it is much; remove what crashes have left. For daemons; takes up to seconds."""
+        folder.remove_leftovers(self.path)
+        with folder.lock(self.path):
             self._run("-c", "gc.auto=2000", "-c", "gc.autoDetach=false", "gc", "--auto", "--quiet")
 
     def make_shallow(self, source: Path | None) -> None:
@@ -131,12 +129,9 @@ class Cache:
             scratch.replace(target)
 
     def _renew(self) -> None:
-        waste = self._sibling("waste")
-        with suppress(FileNotFoundError):
-            self.path.rename(waste)
-        shutil.rmtree(waste, ignore_errors=True)
+        folder.discard(self.path)
         self._known, self._loose = {}, 0
-        self.objects = self._open()
+        self.objects = folder.open_folder(self.path, self.borrow)
 
     def _fetch_all(self) -> dict[str, str]:
         result = self._run(*_FETCH, "--prune", self.url, *refs.POLLED)
@@ -146,6 +141,14 @@ class Cache:
             raise Damaged(result.reason)
         prefix = refs.snapshot(RunKey("", ""))[:-1]
         return {name: oid for name, oid in self.objects.refs().items() if not name.startswith(prefix)}
+
+    def _fetch_again(self) -> dict[str, str]:
+        """Into a new cache, where damage is not ours."""
+        try:
+            return self._fetch_all()
+        except Damaged as error:
+            msg = f"the state remote {self.url} can't be read: {error}"
+            raise Unavailable(msg) from error
 
     def _fetched(self, result: git.Result, ref: str) -> None:
         if result.status == 0:
@@ -205,40 +208,6 @@ class Cache:
             if self.path.is_dir():
                 raise
             raise Damaged(str(error)) from error
-
-    def _open(self) -> Objects:
-        if not (self.path / "HEAD").is_file():
-            self._create()
-        try:
-            return Objects.open(self.path)
-        except Damaged:
-            shutil.rmtree(self.path, ignore_errors=True)
-            self._create()
-            return Objects.open(self.path)
-
-    def _create(self) -> None:
-        """Make the folder under another name first, so that nobody sees half of it, and the first of two wins."""
-        scratch = self._sibling("new")
-        try:
-            scratch.mkdir(parents=True, mode=0o700)
-            objects.create(scratch, self.borrow)
-            with suppress(FileExistsError, OSError):
-                scratch.rename(self.path)
-        except OSError as error:
-            msg = f"the cache {self.path} can't be created: {error.strerror}"
-            raise Failed(msg) from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """One process at a time fetches: two would trip over each other's ref locks."""
-        with self.path.with_name(f"{self.path.name}.lock").open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def _sibling(self, what: str) -> Path:
-        return self.path.with_name(f"{self.path.name}.{what}-{secrets.token_hex(6)}")
 
     def _is_away(self, result: git.Result) -> bool:
         text = result.err.decode(errors="replace")

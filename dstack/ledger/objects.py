@@ -218,6 +218,14 @@ def create(path: Path, borrow: Path | None) -> None:
         raise Failed(msg) from error
 
 
+def borrowed(path: Path) -> Path | None:
+    """The folder of objects that the repository at `path` was made to read as well."""
+    try:
+        return Path(os.fsdecode((path / "objects/info/alternates").read_bytes().rstrip(b"\n")))
+    except OSError:
+        return None
+
+
 def _parse_commit(data: bytes) -> Commit:
     head, _, message = data.partition(b"\n\n")
     lines = [line.partition(b" ") for line in head.split(b"\n")]

@@ -104,9 +104,13 @@ def _is_unknown(line: Line | None) -> bool:
 
 
 def _locked(err: bytes) -> str:
+    """What the remote says of the ref it could not lock; marked where it was another's lock file."""
     for text in err.decode(errors="replace").splitlines():
-        if ".lock': File exists" in text:
-            return LOCKED + text.removeprefix("remote: ").removeprefix("error: ").strip()
+        told = text.removeprefix("remote: ").removeprefix("error: ").strip()
+        if ".lock': File exists" in told:
+            return LOCKED + told
+        if told.startswith("cannot lock ref"):
+            return told
     return ""
 
 

@@ -14,13 +14,15 @@ from dstack.model.observation import Outcome, Pushed
 from dstack.model.refs import RunKey
 from dstack.model.runspec import RunSpec
 
+_NO_RIGHT = "you may not write to that repository: ask for the right to push, or use a state remote of your own"
 # What a remote's refusal means, by a word in it; the way out for each.
 _REFUSALS = (
     ("workflow` scope", "the forge wants a token with the `workflow` scope: grant it, or use a state remote apart"),
     ("protected", "the branch is protected there: exempt dstack/* from the rule, or use a state remote of its own"),
     ("secret", "the forge found what looks like a secret in your files: remove it, or name the file in .dstackignore"),
     ("exceeds", "a file is too large for the remote: leave it out by .dstackignore, or keep it in git LFS"),
-    ("Permission denied", "you may not write to that repository: ask for the right to push"),
+    ("Permission denied", _NO_RIGHT),
+    ("unable to create temporary object directory", _NO_RIGHT),
     ("unpack", "the remote could not store it: look at its disk space and at who owns its files"),
 )
 

@@ -1,0 +1,70 @@
+"""The folder of a cache: made, locked and thrown away so that processes that share it never see half of it."""
+
+import fcntl
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dstack.ledger import objects
+from dstack.ledger.objects import Damaged, Objects
+from dstack.model.errors import Failed
+
+_NEW, _WASTE = "new", "waste"
+_DAY = 86_400
+
+
+def open_folder(path: Path, borrow: Path | None) -> Objects:
+    """The cache at `path`, made where there is none, or a broken one, or one that borrows elsewhere. Raises Failed."""
+    if (path / "HEAD").is_file() and objects.borrowed(path) == borrow:
+        with suppress(Damaged):
+            return Objects.open(path)
+    discard(path)
+    _create(path, borrow)
+    return Objects.open(path)
+
+
+def discard(path: Path) -> None:
+    """Take the folder out of the way in one step, then remove it."""
+    waste = _sibling(path, _WASTE)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        path.rename(waste)
+    shutil.rmtree(waste, ignore_errors=True)
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """One process at a time: for fetches, which would trip over each other's ref locks."""
+    with path.with_name(f"{path.name}.lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes have left in and beside the folder, a day later."""
+    beside = (found for kind in (_NEW, _WASTE) for found in path.parent.glob(f"{path.name}.{kind}-*"))
+    for left in (*path.glob("index-*"), *beside):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _DAY:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _create(path: Path, borrow: Path | None) -> None:
+    """Make the folder under another name first; of two who do so, the first wins."""
+    scratch = _sibling(path, _NEW)
+    try:
+        scratch.mkdir(parents=True, mode=0o700)
+        objects.create(scratch, borrow)
+        with suppress(OSError):
+            scratch.rename(path)
+    except OSError as error:
+        msg = f"the cache {path} can't be created: {error.strerror}"
+        raise Failed(msg) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sibling(path: Path, kind: str) -> Path:
+    return path.with_name(f"{path.name}.{kind}-{secrets.token_hex(6)}")
