@@ -79,7 +79,7 @@ def prepare(session: Session, order: Order, seen: Seen, *, only: str | None = No
         code=_code(snapshot, workflows, order.workflow),
         submitted_by=session.me,
         submitted_at=datetime.now(UTC).replace(microsecond=0),
-        options=Options(priority=options.priority or 0, cache=not options.no_cache, only=only),
+        options=Options(priority=options.priority, cache=not options.no_cache, only=only),
         nonce=secrets.token_hex(8),
     )
     prepared = Prepared(order=order, snapshot=snapshot, workflows=workflows, variables=variables, spec=spec)

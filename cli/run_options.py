@@ -16,7 +16,7 @@ class RunOptions:
     dry_run: bool = False
     name: str | None = None
     no_cache: bool = False
-    priority: int | None = None
+    priority: int = 0
     only_committed: bool = False
     no_untracked: bool = False
     include: tuple[str, ...] = ()
@@ -57,11 +57,11 @@ def merged(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> RunOptions:
     """What was given before the workflow's name, and behind it: the latter wins; lists are joined."""
     values: dict[str, Any] = {}
     for field in fields(RunOptions):
-        before, behind = outer.get(field.name), inner.get(field.name)
-        if isinstance(behind, tuple):
-            values[field.name] = (*(before or ()), *behind)
-        else:
-            values[field.name] = before if behind in (None, False) else behind
+        for value in (outer.get(field.name), inner.get(field.name)):
+            if isinstance(value, tuple):
+                values[field.name] = (*values.get(field.name, ()), *value)
+            elif value not in (None, False):
+                values[field.name] = value
     return RunOptions(**values)
 
 
