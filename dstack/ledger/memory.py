@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dstack.model import refs
-from dstack.model.codec import blob_id
 from dstack.model.events import Parsed, parse_controller_note, parse_root_note, parse_runner_note, to_line
 from dstack.model.observation import (
     AppendNotes,
@@ -104,10 +103,9 @@ class MemoryLedger:
         elif isinstance(change, AppendNotes):
             self._append(change)
         elif isinstance(change, SetAssignments):
-            jobs = {key: blob_id(data) for key, data in change.jobs.items()}
-            remote.blobs.update({jobs[key]: data for key, data in change.jobs.items()})
             oid = remote.new_id()
-            remote.refs[change.ref] = (oid, Assignments(oid=oid, attempts=dict(change.attempts), jobs=jobs))
+            value = Assignments(oid=oid, attempts=dict(change.attempts), jobs=dict(change.jobs))
+            remote.refs[change.ref] = (oid, value)
         elif isinstance(change, SetRegistration):
             remote.refs[change.ref] = (remote.new_id(), change.registration)
         else:
