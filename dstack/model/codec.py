@@ -20,6 +20,19 @@ class Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
 
+V = TypeVar("V", bound=Value)
+
+
+def lean(value: V) -> V:
+    """The same value, with the default itself wherever a field equals it: msgspec leaves out only that very object."""
+    same = {
+        field.name: field.default
+        for field in msgspec.structs.fields(value)
+        if field.default is not msgspec.NODEFAULT and getattr(value, field.name) == field.default
+    }
+    return msgspec.structs.replace(value, **same)
+
+
 def encode(value: object) -> bytes:
     """The canonical JSON of a value."""
     return msgspec.json.encode(value, order="sorted")

@@ -9,6 +9,7 @@ from dstack.model.errors import Invalid
 from dstack.model.workflow import Workflow
 
 MAX_JOBS = 10_000
+_COUNTABLE = 10**15
 
 Values = tuple[str, ...]
 
@@ -74,8 +75,8 @@ def _check_count(limits: Mapping[str, Mapping[str, Values]]) -> None:
     total = sum(counts.values())
     if total > MAX_JOBS:
         largest = max(counts, key=lambda workflow: counts[workflow])
-        whose = f"{counts[largest]:.15g} of {largest!r}"
-        msg = f"this run would have {total:.15g} jobs ({whose}); at most {MAX_JOBS} are accepted"
+        number = f"{total} jobs" if total < _COUNTABLE else "more jobs than can be counted"
+        msg = f"this run would have {number}, most of them of {largest!r}; at most {MAX_JOBS} are accepted"
         raise Invalid(msg)
 
 

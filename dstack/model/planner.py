@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from msgspec.structs import replace
 
-from dstack.model.codec import blob_id
+from dstack.model.codec import blob_id, lean
 from dstack.model.combinations import Combinations, Values, combine, shared_names
 from dstack.model.errors import Invalid
 from dstack.model.job import JOB_LIMIT, Job, Need, matrix_text, short, to_bytes
@@ -98,7 +98,7 @@ def _template(root: str, spec: RunSpec, workflow: Workflow, variables: Variables
     if size > MAX_ENVIRONMENT:
         msg = f"variables and env of workflow {workflow.name!r} have {size} bytes; at most {MAX_ENVIRONMENT} fit"
         raise Invalid(msg)
-    return Job(
+    job = Job(
         root=root,
         workflow=workflow.name,
         image=workflow.image,
@@ -107,12 +107,13 @@ def _template(root: str, spec: RunSpec, workflow: Workflow, variables: Variables
         variables=values,
         artifacts=workflow.artifacts,
         working_dir=workflow.working_dir,
-        resources=workflow.resources,
+        resources=lean(workflow.resources),
         timeout=workflow.timeout,
         stop_grace=workflow.stop_grace,
-        retry=workflow.retry,
+        retry=lean(workflow.retry) if workflow.retry else None,
         cache=workflow.cache,
     )
+    return lean(job)
 
 
 def _environment(spec: RunSpec, workflow: Workflow) -> dict[str, str]:
