@@ -125,18 +125,21 @@ PLACES = (
 
 @pytest.mark.parametrize("place", PLACES)
 def test_no_place_in_a_script_lets_a_value_run(place: str, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    canary.write_text("#!/bin/sh\n: > pwned\n")
+    canary.chmod(0o755)
     values = (
-        "touch",
-        "$(touch pwned)",
-        "`touch pwned`",
-        "'; touch pwned; '",
-        '"; touch pwned; "',
-        "x\ntouch pwned\n",
-        "touch pwned",
+        "$(./canary)",
+        "`./canary`",
+        "'; ./canary; '",
+        '"; ./canary; "',
+        "x\n./canary\n",
+        "./canary",
+        "; ./canary",
     )
     for value in values:
         for shell in ("dash", "bash"):
-            run(shell, job(PRINT, place, variables={"a": value, "b": value, "pwned": "pwned"}), tmp_path)
+            run(shell, job(PRINT, place, variables={"a": value, "b": value}), tmp_path)
             assert not (tmp_path / "pwned").exists(), (place, value, shell)
 
 
@@ -160,6 +163,10 @@ def test_no_place_in_a_script_lets_a_value_run(place: str, tmp_path: Path) -> No
         ("cat <<E\n'\nE\na $variables_as_args", "cat <<E\n'\nE\na @"),
         ("cat <<\\E\n$variables_as_args\nE\na $variables_as_args", "cat <<\\E\n$variables_as_args\nE\na @"),
         ("a # ' $variables_as_args\nb $variables_as_args", "a # ' $variables_as_args\nb @"),
+        ("x=\\ $variables_as_args", "x=\\ $variables_as_args"),
+        ("x=\\; $variables_as_args", "x=\\; @"),
+        ("a \\\\ $variables_as_args", "a \\\\ @"),
+        ("a \\# ' $variables_as_args '", "a \\# ' $variables_as_args '"),
         ("a `b '` $variables_as_args", "a `b '` @"),
         ('a ${x:-"}"} $variables_as_args', 'a ${x:-"}"} @'),
         ('a "${x:-it\'s}" $variables_as_args', 'a "${x:-it\'s}" @'),
