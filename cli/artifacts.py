@@ -12,7 +12,6 @@ from cli.ago import size_text
 from cli.lines import JobLine
 from cli.pick import Picked, pick
 from cli.progress import progress_bar
-from cli.reading import Reader
 from cli.session import open_session
 from cli.summaries import load_runs
 from cli.table import Column, show_table
@@ -60,9 +59,9 @@ def command(  # noqa: PLR0913 (one for each option)
     folder: Path, *, name: str, paths: tuple[str, ...], output: Path | None, total: bool, as_json: bool
 ) -> None:
     """List the artifacts of a run or job, or download them. PATH limits it to a file, folder or glob."""
-    reader = Reader(open_session(folder))
-    seen = reader.session.poll()
-    picked = pick(name, load_runs(reader, seen))
+    session = open_session(folder)
+    seen = session.poll()
+    picked = pick(name, load_runs(session, seen))
     store = seen.store(picked.run.store)
     sets = job_sets(store, picked)
     if output:

@@ -62,7 +62,7 @@ def command(  # noqa: PLR0913 (one for each option)
     moment = since_moment(since, datetime.now(UTC)) if since else None
     reader = Reader(open_session(folder))
     seen = reader.session.poll()
-    picked = pick(name, load_runs(reader, seen))
+    picked = pick(name, load_runs(reader.session, seen))
     printer = LogPrinter(
         prefixes={} if picked.job else prefixes(picked.run.jobs), timestamps=timestamps, as_json=as_json
     )

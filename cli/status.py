@@ -9,13 +9,11 @@ import msgspec
 
 from cli.lines import RunLine
 from cli.pick import pick
-from cli.reading import Reader
-from cli.session import Seen, open_session
+from cli.session import Seen, Session, open_session
 from cli.status_table import COLUMNS, rows
 from cli.summaries import load_runs
 from cli.table import show_table
 from cli.terminal import clean, is_terminal, say, tell
-from cli.waiting import with_reasons
 
 EXAMPLE = """\b
 Examples:
@@ -37,13 +35,13 @@ def command(  # noqa: PLR0913 (one for each option)
     folder: Path, *, run: str | None, last: int | None, everything: bool, mine: bool, no_jobs: bool, as_json: bool
 ) -> None:
     """Show runs and their jobs: by default those not finished, else the last finished one."""
-    reader = Reader(open_session(folder))
-    seen = reader.session.poll()
-    runs = load_runs(reader, seen)
+    session = open_session(folder)
+    seen = session.poll()
+    runs = load_runs(session, seen)
     if mine:
-        runs = tuple(line for line in runs if line.submitted_by == reader.session.me)
+        runs = tuple(line for line in runs if line.submitted_by == session.me)
     chosen = [pick(run, runs, jobs=False).run] if run else chosen_runs(runs, last=last, everything=everything)
-    lines = with_reasons(chosen, reader, seen)
+    lines = _explained(chosen, session, seen)
     if as_json:
         say(msgspec.json.encode(lines).decode())
         return
@@ -59,6 +57,16 @@ def chosen_runs(runs: Sequence[RunLine], *, last: int | None, everything: bool) 
         return list(runs[:last])
     unfinished = [line for line in runs if not line.finished]
     return unfinished or [line for line in runs if line.status][:1]
+
+
+def _explained(lines: Sequence[RunLine], session: Session, seen: Seen) -> Sequence[RunLine]:
+    """What is unfinished says what it waits for."""
+    if all(line.finished for line in lines):
+        return lines
+    from cli.reading import Reader  # noqa: PLC0415 (100 ms of imports that finished runs don't need)
+    from cli.waiting import with_reasons  # noqa: PLC0415 (likewise)
+
+    return with_reasons(lines, Reader(session), seen)
 
 
 def _tell_more(runs: Sequence[RunLine], shown: Sequence[RunLine], seen: Seen) -> None:

@@ -44,7 +44,7 @@ def command(  # noqa: PLR0913 (one for each option)
         raise click.UsageError(msg)
     reader = Reader(open_session(folder))
     seen = reader.session.poll()
-    runs = load_runs(reader, seen)
+    runs = load_runs(reader.session, seen)
     picked = [pick(name, runs) for name in names] or _all(reader, runs, everyone=everyone, yes=yes)
     _confirm(names, picked, yes=yes)
     desired = Desired.ABORT if abort else Desired.STOP

@@ -2,15 +2,14 @@
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from cli.lines import RunLine
-from cli.reading import Reader
-from cli.session import Seen
+from cli.session import Seen, Session
 from dstack import __version__
 from dstack.model import refs
 
@@ -26,18 +25,29 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     lines: _Kept
 
 
-def load_runs(reader: Reader, seen: Seen) -> tuple[RunLine, ...]:
+def load_runs(session: Session, seen: Seen) -> tuple[RunLine, ...]:
     """Every run there is, the latest submitted first."""
-    path = reader.session.place / FILE
+    path = session.place / FILE
     kept = _read(path, seen.repository)
     keys = _keys(seen.found)
-    lines = {key: kept[key] if key in kept else reader.line(seen, name) for name, key in keys.items()}
+    new = _lines(session, seen, [name for name, key in keys.items() if key not in kept])
+    lines = {key: new[name] if name in new else kept[key] for name, key in keys.items()}
     sound = {key: line for key, line in lines.items() if not line.problem}
     if sound.keys() != kept.keys():
         _write(path, _File(version=__version__, repository=seen.repository, lines=sound))
     tags = _tags(seen.found)
     tagged = (_tagged(line, tags) for line in lines.values())
     return tuple(sorted(tagged, key=_age, reverse=True))
+
+
+def _lines(session: Session, seen: Seen, names: Sequence[str]) -> dict[str, RunLine]:
+    """Read from git what is not known."""
+    if not names:
+        return {}
+    from cli.reading import Reader  # noqa: PLC0415 (100 ms of imports that a warm file saves)
+
+    reader = Reader(session)
+    return {name: reader.line(seen, name) for name in names}
 
 
 def _keys(found: Mapping[str, str]) -> dict[str, str]:
