@@ -78,7 +78,7 @@ def _ask(question: str, otherwise: str) -> None:
 
 def _stop(reader: Reader, one: Picked, desired: Desired) -> bool:
     """Whether there was anything to stop."""
-    if all(job.status.finished for job in one.jobs) and one.run.finished:
+    if one.run.status and one.run.finished and all(job.status.finished for job in one.jobs):
         say(f"{one.name} has ended already: {clean(run_text(one.run))}")
         return False
     ask_for(reader, Wish(run=one.run.run, desired=desired, jobs=(one.job.job,) if one.job else ()))
