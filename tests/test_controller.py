@@ -1,4 +1,4 @@
-"""The controller's turn over a real remote: what it writes, what it refuses to be stopped by, and two of them at once."""
+"""The controller's turn over a real remote: what it writes, what can't stop it, and two of them at once."""
 
 import itertools
 import threading
@@ -105,7 +105,7 @@ def test_a_run_goes_from_submit_to_done_in_two_pushes() -> None:
     one = controller(MemoryLedger(made), "otter")
     one.step(moment(0.0))
     one.step(moment(1.0))
-    assert list(MemoryLedger(made).observe().assignments["otter"].attempts.values())[0].run == f"run-1.{'a' * 12}"
+    assert next(iter(MemoryLedger(made).observe().assignments["otter"].attempts.values())).run == f"run-1.{'a' * 12}"
     report(made, ended())
     one.step(moment(2.0))
     verdict = state(made).finished
