@@ -89,6 +89,17 @@ def asked(line: RunLine) -> Desired | None:
     return _ANSWERS.get(answer)
 
 
+def asked_locally(_line: RunLine) -> Desired:
+    """Nobody else could carry a `--local` run on: it is stopped, and aborted where the user can't wait."""
+    if not can_ask():
+        return Desired.STOP
+    try:
+        abort = click.confirm("\nStop it and keep its artifacts? (no: abort it)", default=True, err=True)
+    except (click.Abort, KeyboardInterrupt):
+        return Desired.ABORT
+    return Desired.STOP if abort else Desired.ABORT
+
+
 def exit_code(end: End) -> int:
     """The exit code follows the run."""
     if end.interrupted:

@@ -71,7 +71,7 @@ def checked(session: Session, order: Order, *, only: str | None = None) -> tuple
 
 def follow_to_end(reader: Reader, prepared: Prepared, submitted: Submitted) -> int:
     """Print the logs until the run has ended."""
-    line = _line(prepared, submitted)
+    line = line_of(prepared, submitted)
     printer = LogPrinter(prefixes=prefixes(line.jobs))
     return exit_code(followed(reader, line, printer))
 
@@ -146,7 +146,7 @@ def _count(plan: Plan) -> str:
 
 
 def _detach(prepared: Prepared, submitted: Submitted) -> int:
-    line = _line(prepared, submitted)
+    line = line_of(prepared, submitted)
     if prepared.order.options.as_json:
         answer = {"run": line.run, "root": line.root, "snapshot": prepared.snapshot.commit, "jobs": line.jobs}
         say(msgspec.json.encode(answer).decode())
@@ -155,7 +155,8 @@ def _detach(prepared: Prepared, submitted: Submitted) -> int:
     return 0
 
 
-def _line(prepared: Prepared, submitted: Submitted) -> RunLine:
+def line_of(prepared: Prepared, submitted: Submitted) -> RunLine:
+    """The run as it is before anybody has seen it."""
     plan = prepared.plan(submitted.root)
     return run_line(RunView(key=submitted.key, root=submitted.root, spec=prepared.spec, wanted=Wanted(), plan=plan))
 
