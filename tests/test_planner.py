@@ -261,6 +261,15 @@ def test_a_small_file_can_not_make_an_endless_plan(text: str, message: str) -> N
     assert time.process_time() - start < 5
 
 
+def test_a_job_too_large_to_be_read_back_is_refused() -> None:
+    name = "w" * 63
+    matrix = ", ".join(f"{key}: [{', '.join(f'{key * 90}{n}' for n in range(99))}]" for key in "ab")
+    text = f"workflows:\n- {{name: {name}, commands: [x], matrix: {{{matrix}}}}}\n"
+    text += f"- {{name: b, commands: [x], depends-on: [{name}]}}\n"
+    with pytest.raises(Invalid, match=r"the job b has \d+ bytes; at most"):
+        make_plan(ROOT, spec("b"), text.encode(), None)
+
+
 def test_ten_thousand_jobs_are_planned_in_time() -> None:
     text = f"""workflows:
 - {{name: a, commands: [x]}}

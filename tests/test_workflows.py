@@ -135,6 +135,10 @@ def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
         ("artifacts: [$out/a]", "3:15", "patterns and variables aren't replaced"),
         ("artifacts: [.git/hooks]", "3:15", "inside `.git`"),
         ("artifacts: [x/.GIT]", "3:15", "inside `.git`"),
+        ("artifacts: [/]\n  image: x", "3:15", "the whole file system"),
+        (f"artifacts: [{'a' * 256}]", "3:15", "longer than a path can be"),
+        (f"artifacts: [{', '.join(f'a{n}' for n in range(201))}]", "3:14", "201 artifacts are too many"),
+        (f"matrix: {{a: [{'x' * 100_001}]}}", "3:15", "the value has 100001 bytes"),
         ("working-dir: ../x", "3:16", "leaves the folder"),
         ("working-dir: /x", "3:16", "is absolute"),
         ("depends-on: [prepare:latest]", "3:16", "a dependency on a tag ('prepare:latest') is not yet supported"),
@@ -236,6 +240,16 @@ def test_artifacts_of_two_dependencies_at_one_place_are_refused() -> None:
         "w.yaml:5:10: 'a' and 'b', both dependencies of this workflow, have artifacts at one place: 'o/p', inside 'o'"
     )
     assert problems(text) == [expected]
+
+
+def test_what_dependencies_bring_is_bounded() -> None:
+    wide = "workflows:\n" + "".join(
+        f"- {{name: a{n}, commands: [x], artifacts: [{', '.join(f'a{n}-{m}' for m in range(200))}]}}\n"
+        for n in range(20)
+    )
+    every = ", ".join(f"a{n}" for n in range(20))
+    text = wide + "".join(f"- {{name: b{n}, commands: [x], depends-on: [{every}]}}\n" for n in range(60))
+    assert problems(text) == ["w.yaml:72:10: up to here, dependencies bring more than 200000 artifacts"]
 
 
 def test_all_problems_of_a_file_are_told_at_once() -> None:

@@ -15,7 +15,10 @@ _ENDS_WORD = _BEFORE | {")", "<", ">"}
 _AFTER = frozenset(" \t\n;|&)<>")
 _CONTINUED = re.compile(r"(?<!\\)((?:\\\\)*)\\\n")
 _REDIRECTED = re.compile(r"[<>][&|-]?[ \t]*\Z")
-_EVALUATED = re.compile(r"(?:^|[;|&(\n`]|\b(?:then|do|else|exec|command|!|\{)[ \t])[ \t]*eval[ \t][^;|&\n]*\Z")
+_EVALUATED = re.compile(
+    r"(?:^|[;|&(\n`]|\b(?:then|do|else|exec|command|builtin|!|\{)[ \t])[ \t]*"
+    r"(?:\w+=[^\s;|&]*[ \t]+)*[\\'\"]{0,2}eval['\"]?[ \t][^;|&\n]*\Z"
+)
 _LOOK_BACK = 500
 _NEAR = 20
 _HEREDOC = re.compile(r"<<(-?)[ \t]*((?:'[^'\n]*'|\"[^\"\n]*\"|\\.|[^\s;|&<>()'\"\\])+)")
