@@ -113,9 +113,9 @@ class Tails:
             ):
                 self._tails[job.logs] = Tail(job=job, reader=LogReader(store, job.logs))
 
-    def show(self) -> None:
+    def show(self, *, at_once: bool = False) -> None:
         """Print what is new, if it is time to look."""
-        if time.monotonic() < self._due:
+        if time.monotonic() < self._due and not at_once:
             return
         open_tails = [tail for tail in self._tails.values() if not tail.reader.closed]
         for tail in open_tails:
@@ -151,6 +151,7 @@ def follow(reader: Reader, name: str, tails: Tails, watch: Watcher) -> RunLine:
             seen, last = update
             if last.store:
                 tails.take(last, seen.store(last.store))
+            tails.show(at_once=True)
             watch(last)
         tails.show()
     tails.drain()

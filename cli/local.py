@@ -33,7 +33,7 @@ def run_locally(session: Session, order: Order) -> int:
     deciding.start()
     line: RunLine = line_of(prepared, submitted)
     end = followed(Reader(session), line, LogPrinter(prefixes=prefixes(line.jobs)), asked_locally)
-    runner.agent.shutdown(stop_attempts=True)
+    runner.shutdown(stop_attempts=True)
     working.join(END_SECONDS)
     controller.stop()
     deciding.join(END_SECONDS)

@@ -53,7 +53,8 @@ class RunnerDaemon:
         executors = self._executors()
         registration = _registration(seen.known_repository(), plan, self._instance, tuple(executors))
         self._ledger = GitLedger(Cache(plan.folder / "cache", session.remote.url, borrow=session.code.objects), runtext)
-        self.agent = Agent(
+        self.name = plan.name
+        self._agent = Agent(
             Profile(registration=registration, store=seen.store_url, pace=Pace()),
             self._ledger,
             Journal(plan.folder / "journal.json"),
@@ -66,12 +67,21 @@ class RunnerDaemon:
         waker = threading.Thread(target=self._waker.run, name="runner-waker", daemon=True)
         waker.start()
         try:
-            self.agent.run()
+            self._agent.run()
         finally:
             self._waker.stop()
             waker.join()
-        if self.agent.failure:
-            raise Failed(self.agent.failure)
+        if self._agent.failure:
+            raise Failed(self._agent.failure)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The attempts in hand."""
+        return tuple(self._agent.held)
+
+    def shutdown(self, *, stop_attempts: bool) -> None:
+        """Have `run` end soon: with the attempts in hand, or leaving them to the next start."""
+        self._agent.shutdown(stop_attempts=stop_attempts)
 
     def forget(self) -> None:
         """Leave nothing of a private runner behind. What can't be removed is litter, and no harm."""
@@ -82,11 +92,11 @@ class RunnerDaemon:
             delete_runner(self._seen.store(), self._plan.name, self._instance)
 
     def _wake(self) -> float | None:
-        self.agent.wake()
+        self._agent.wake()
         return None
 
     def _poke(self) -> None:
-        self.agent.poke()
+        self._agent.poke()
 
     def _executors(self) -> Mapping[str, Executor]:
         return {"process": ProcessExecutor(self._poke, instance=self._instance)}

@@ -1,0 +1,129 @@
+"""`dstack up`: controller and one runner in this process, until interrupted. Nothing to configure."""
+
+import fcntl
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from cli.daemons import controller_daemon, log_to_stderr
+from cli.door import GOOD, TROUBLE
+from cli.pool import RunnerDaemon, RunnerPlan
+from cli.preparing import fresh_name
+from cli.session import open_session, set_up
+from cli.terminal import can_ask, say, tell
+from controller.main import ControllerDaemon
+from dstack.model import refs
+from dstack.model.errors import Failed
+
+EXAMPLE = """\b
+Example:
+  dstack up                    # then, in another terminal: dstack run hello"""
+
+END_SECONDS = 5.0
+PATIENCE_SECONDS = 3600.0
+
+
+@click.command(epilog=EXAMPLE)
+@click.option("--name", metavar="NAME", help="The runner's name; otherwise one is made up, once.")
+@click.pass_obj
+def command(folder: Path, *, name: str | None) -> int:
+    """Start a controller and a runner for this repository on this machine, until interrupted."""
+    session = open_session(folder)
+    seen = set_up(session)
+    place = session.place / "up"
+    with _alone(place):
+        log_to_stderr()
+        taken = frozenset(ref for ref in map(refs.parse_runner, seen.found) if ref)
+        runner = RunnerDaemon(session, seen, RunnerPlan(name=_name(place, name, taken), folder=place))
+        both = Both(controller=controller_daemon(session, seen), runner=runner)
+        say(f"State remote {session.remote.url}, store {seen.store_url}, runner {runner.name}. ^C ends it.")
+        return both.run()
+
+
+class Both:
+    """The two daemons in threads, and what an interrupt does to them."""
+
+    def __init__(self, *, controller: ControllerDaemon, runner: RunnerDaemon) -> None:
+        """Nothing runs yet."""
+        self._controller, self._runner = controller, runner
+        self._interrupted = threading.Event()
+        self._failure = ""
+
+    def run(self) -> int:
+        """Until interrupted, or the runner can't go on; the exit code."""
+        deciding = threading.Thread(target=self._controller.run, name="controller", daemon=True)
+        working = threading.Thread(target=self._work, name="runner", daemon=True)
+        before = [(number, signal.signal(number, self._interrupt)) for number in (signal.SIGINT, signal.SIGTERM)]
+        try:
+            deciding.start()
+            working.start()
+            while working.is_alive() and not self._interrupted.wait(0.5):
+                pass
+            self._end(working)
+            self._controller.stop()
+            deciding.join(END_SECONDS)
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)
+        if self._failure:
+            tell(f"dstack: {self._failure}")
+        return TROUBLE if self._failure else GOOD
+
+    def _work(self) -> None:
+        try:
+            self._runner.run()
+        except Failed as error:
+            self._failure = str(error)
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self._interrupted.set()
+
+    def _end(self, working: threading.Thread) -> None:
+        """Stop what runs, or leave it; a second interrupt leaves it at once."""
+        stop = not self._runner.held or not can_ask() or self._ask()
+        self._interrupted.clear()
+        self._runner.shutdown(stop_attempts=stop)
+        waited = 0.0
+        while working.is_alive() and waited < PATIENCE_SECONDS:
+            if self._interrupted.wait(0.2):
+                self._interrupted.clear()
+                self._runner.shutdown(stop_attempts=False)
+            waited += 0.2
+
+    def _ask(self) -> bool:
+        count = len(self._runner.held)
+        question = (
+            f"\n{count} job{'' if count == 1 else 's'} at work. Stop them? (no: the next `dstack up` goes on with them)"
+        )
+        try:
+            return click.confirm(question, default=False, err=True)
+        except click.Abort:
+            return False
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """One `up` at a time for each work tree. Raises Failed."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            msg = "`dstack up` is already running for this repository on this machine"
+            raise Failed(msg) from error
+        yield
+
+
+def _name(place: Path, wanted: str | None, taken: frozenset[str]) -> str:
+    """The name given, else the one this folder had before, else a new one."""
+    path = place / "name"
+    if wanted is None and path.exists():
+        wanted = path.read_text().strip()
+    name = refs.check_name(wanted, "runner") if wanted else fresh_name(taken)
+    path.write_text(f"{name}\n")
+    return name
