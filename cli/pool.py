@@ -110,11 +110,7 @@ class RunnerDaemon:
             open_store=lambda url: open_store(url, repository, create=False),
             lanes=Threads(),
             clock=moment,
-            labels={
-                "dstack.repository": repository,
-                "dstack.runner": self._plan.name,
-                "dstack.instance": self._instance,
-            },
+            labels={"repository": repository, "runner": self._plan.name, "instance": self._instance},
         )
 
 

@@ -97,9 +97,7 @@ class Both:
 
     def _ask(self) -> bool:
         count = len(self._runner.held)
-        question = (
-            f"\n{count} job{'' if count == 1 else 's'} at work. Stop them? (no: the next `dstack up` goes on with them)"
-        )
+        question = f"\n{count} at work. Stop them? (no: they go on, and the next `dstack up` takes them over)"
         try:
             return click.confirm(question, default=False, err=True)
         except click.Abort:
