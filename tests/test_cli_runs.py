@@ -185,7 +185,7 @@ def test_stop_ends_a_running_job_and_keeps_its_artifacts(at: Desk) -> None:
         eventually(lambda: "begun" in at.dstack("logs", "first").out)
         answer = at.dstack("stop", "first")
         assert (answer.code, answer.out) == (0, "first is STOPPED\n")
-        assert at.dstack("logs", "first").out.splitlines()[:2] == ["slow | begun", "slow | bye"]
+        assert {"slow | begun", "slow | bye"} <= set(at.dstack("logs", "first").out.splitlines())
         assert at.dstack("artifacts", "first", "--json").json[0]["file"] == "kept.txt"
         at.dstack("run", "slow", "-d", "--name", "second")
         eventually(lambda: "begun" in at.dstack("logs", "second").out)
@@ -219,7 +219,7 @@ def test_an_interrupted_local_run_is_stopped(at: Desk) -> None:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert out.splitlines()[0] == "slow | bye"
+    assert "slow | bye" in out.splitlines()
     assert status_of(at, "first") == "STOPPED"
 
 
