@@ -151,7 +151,8 @@ class _Step:
             )
             self._wait(state, attempt, ended.manifest)
             return
-        self._finish(ended.status, ended.reason, ended.message, attempt=attempt)
+        message = ended.message or f"attempt {attempt.number} is {ended.status} on {attempt.assigned.runner}"
+        self._finish(ended.status, ended.reason, message, attempt=attempt)
 
     def _lose(self, state: JobState, attempt: AttemptState, why: str) -> None:
         self._revoke(attempt, Reason.LOST, f"attempt {attempt.number} is given up: {why}", None)
