@@ -65,7 +65,7 @@ class Agent:
         one, now = profile.registration, tools.clock()
         self._inbox: SimpleQueue[Callable[[Moment], None]] = SimpleQueue()
         self._bell = threading.Event()
-        self._works = Works(tools, self._post)
+        self.works = Works(tools, self._post)
         self._exchange = Exchange(ledger, one.runner, one.repository)
         self._mail = Correspondence(one, profile.pace, now, takeover=profile.takeover)
         self.heart = Heart(
@@ -74,7 +74,7 @@ class Agent:
         self.heart.on_news = self.poke
         self._leaving: Leaving | None = None
         self._tidied = False
-        held = {one.key: self._works.adopt(one, now) for one in journal.load(now)}
+        held = {one.key: self.works.adopt(one, now) for one in journal.load(now)}
         self._duty = Duty(capacity=one.capacity, held=held, taking=False)
 
     @property
@@ -103,7 +103,7 @@ class Agent:
     def run(self) -> None:
         """Step until done, with threads for heartbeat and logs."""
         self.heart.start()
-        self._works.logs.start()
+        self.works.logs.start()
         try:
             while not self.done:
                 self._bell.clear()
@@ -125,7 +125,7 @@ class Agent:
     def close(self) -> None:
         """Let go of everything. Attempts that run go on."""
         self.heart.stop()
-        self._works.close()
+        self.works.close()
         try:
             self._journal.save(self._duty.held, everything=True)
             self._journal.close()
@@ -156,7 +156,7 @@ class Agent:
 
     def _look_for_exits(self, now: Moment) -> None:
         for held in tuple(self._duty.held.values()):
-            if held.phase is Phase.RUNNING and (exit_ := self._works.exit_of(held)) is not None:
+            if held.phase is Phase.RUNNING and (exit_ := self.works.exit_of(held)) is not None:
                 self._duty = self._duty.put(facts.exited(held, exit_, now))
 
     def _decide(self, now: Moment) -> None:
@@ -167,7 +167,7 @@ class Agent:
         except OSError as error:
             LOG.error("the runner's journal could not be written: %s", error)  # noqa: TRY400 (the disk failed)
         for action in actions:
-            self._works.do(action)
+            self.works.do(action)
 
     def _correspond(self, now: Moment) -> None:
         self._mail.want(store=self.heart.beating_in, state=self._state(), now=now)
@@ -197,7 +197,7 @@ class Agent:
             self._duty = assigned(self._duty, result.given, self._profile.rules, whole=result.whole)
         if self._mail.registered and not self._tidied and result.whole:
             self._tidied = True
-            self._works.remove_leftovers(self._duty.held)
+            self.works.remove_leftovers(self._duty.held)
 
     def _pending(self) -> tuple[Report, ...]:
         return reports.pending(self._duty) if self._mail.registered else ()

@@ -38,9 +38,7 @@ class LogShip:
 
     def drop(self, key: str) -> None:
         """Forget an attempt."""
-        shipment = self._shipments.pop(key, None)
-        if shipment is not None:
-            shipment.drop()
+        self._shipments.pop(key, None)
 
     def tick(self) -> None:
         """Send what is due of every log."""

@@ -42,7 +42,7 @@ class Shipment:
         self._began = began
         self._lock = threading.Lock()
         self._writer: LogWriter | None = None
-        self._file: BinaryIO | None = None
+        self._position = 0
         self._skip = 0
         self._waiting_since: float | None = None
         self._tries = 0
@@ -78,16 +78,10 @@ class Shipment:
                     writer.append([(SYSTEM, at, f"dstack: {line}\n".encode()) for line in last_words])
                     self._ended = True
                 writer.close()
-            self._release()
             return writer.size
 
-    def drop(self) -> None:
-        """Let go of the file."""
-        with self._lock:
-            self._release()
-
     def _ship(self, now: float) -> None:
-        if self._file is None and not self._output.exists():
+        if self._waiting_since is None and not self._has_grown():
             return
         writer = self._opened()
         while not writer.closed:
@@ -110,22 +104,28 @@ class Shipment:
             self._skip = self._writer.offset
         return self._writer
 
+    def _has_grown(self) -> bool:
+        try:
+            return self._output.stat().st_size > self._position
+        except FileNotFoundError:
+            return False
+
     def _read(self, writer: LogWriter) -> bool:
         """Take what there is, up to what one chunk holds; whether there may be more."""
-        if self._file is None:
-            try:
-                self._file = self._output.open("rb")
-            except FileNotFoundError:
-                return False
-        for record in self._records(self._file):
-            writer.append([record])
-            if writer.full:
-                return True
+        if not self._has_grown():
+            return False
+        with self._output.open("rb") as file:
+            file.seek(self._position)
+            for record in self._records(file):
+                writer.append([record])
+                if writer.full:
+                    return True
         return False
 
     def _records(self, file: BinaryIO) -> Iterator[Record]:
         """What follows the bytes that the store has already."""
         while frame := self._next(file):
+            self._position = file.tell()
             known = min(self._skip, len(frame.data))
             self._skip -= known
             if known < len(frame.data):
@@ -140,8 +140,3 @@ class Shipment:
             LOG.error("%s is damaged, its rest is lost: %s", self._output, error)  # noqa: TRY400 (nothing of ours failed)
             self._damaged = True
             return None
-
-    def _release(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None

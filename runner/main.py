@@ -1,0 +1,202 @@
+"""The runner's composition root: a ledger in git, stores, executors, the clock, and what wakes the agent."""
+
+import logging
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+from dstack import __version__
+from dstack.ledger.cache import Cache
+from dstack.ledger.gitledger import GitLedger
+from dstack.ledger.ledger import Ledger
+from dstack.ledger.waking import Loop
+from dstack.model.errors import Failed, Unavailable
+from dstack.model.pool import Capacity, Registration
+from dstack.model.world import Moment
+from dstack.store.location import default_url, open_store
+from dstack.store.store import Store
+from runner.agent import Agent, Profile
+from runner.codecache import CodeCache
+from runner.config import RunnerConfig
+from runner.executor import Executor
+from runner.folders import Folders
+from runner.journal import Journal, instance_of
+from runner.lanes import Threads
+from runner.process import ProcessExecutor
+from runner.reports import Pace
+from runner.statefolder import locked
+from runner.works import Tools
+from runner.workspace import Workspaces
+
+LOG = logging.getLogger(__name__)
+
+POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerParts:
+    """What a runner is made of. `folder` is its state folder; `remote` the state remote's URL.
+
+    `watched`: the git folder of a local remote. `borrow`: a folder of objects that needn't be fetched. `store`: the URL
+    where the shared settings name none. `private`: for the one run that names it. `poll` in seconds.
+    """
+
+    folder: Path
+    remote: str
+    name: str
+    capacity: Capacity
+    executors: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    watched: Path | None = None
+    borrow: Path | None = None
+    store: str | None = None
+    private: bool = False
+    takeover: bool = False
+    poll: float = POLL_SECONDS
+    pace: Pace = Pace()  # noqa: RUF009 (a frozen value)
+
+
+def parts_of(config: RunnerConfig, folder: Path, remote: str, *, watched: Path | None) -> RunnerParts:
+    """What a configured runner is made of."""
+    return RunnerParts(
+        folder=folder,
+        remote=remote,
+        watched=watched,
+        name=config.name,
+        capacity=config.capacity,
+        executors=config.executors,
+        labels=config.labels,
+    )
+
+
+class RunnerDaemon:
+    """A runner and what wakes it. `run` blocks until it has ended; the rest may be called from anywhere."""
+
+    def __init__(self, parts: RunnerParts) -> None:
+        """Nothing is read or written yet."""
+        self._parts = parts
+        self._agent: Agent | None = None
+        self._wish: bool | None = None
+
+    def run(self) -> None:
+        """Until shut down. Raises Failed where it can't be a runner, or is one no more; Unavailable, Invalid."""
+        with locked(self._parts.folder):
+            agent = self._agent = self._make()
+            if self._wish is not None:
+                agent.shutdown(stop_attempts=self._wish)
+            waker = Loop(self._wake, name="runner", poll=self._parts.poll, watched=self._parts.watched)
+            thread = threading.Thread(target=waker.run, name="runner-waker", daemon=True)
+            thread.start()
+            try:
+                agent.run()
+            finally:
+                waker.stop()
+                thread.join()
+            if agent.failure:
+                raise Failed(agent.failure)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The attempts in hand, by `<job>.<attempt>`."""
+        return tuple(self._agent.held) if self._agent else ()
+
+    def shutdown(self, *, stop_attempts: bool) -> None:
+        """Have `run` end soon: with the attempts in hand, or leaving them to the next start."""
+        self._wish = stop_attempts
+        if self._agent is not None:
+            self._agent.shutdown(stop_attempts=stop_attempts)
+
+    def _wake(self) -> None:
+        if self._agent is not None:
+            self._agent.wake()
+
+    def _poke(self) -> None:
+        if self._agent is not None:
+            self._agent.poke()
+
+    def _make(self) -> Agent:
+        parts = self._parts
+        ledger = GitLedger(Cache(parts.folder / "cache", parts.remote, borrow=parts.borrow))
+        repository = _repository(ledger, parts)
+        instance = instance_of(parts.folder)
+        profile = Profile(
+            registration=_registration(parts, repository, instance),
+            store=parts.store or default_url(os.environ),
+            pace=parts.pace,
+            takeover=parts.takeover,
+        )
+        tools = Tools(
+            executors={name: self._executor(name, instance) for name in parts.executors},
+            workspaces=Folders(
+                parts.folder / "attempts",
+                Workspaces(parts.folder / "work", CodeCache(parts.folder / "code.git", parts.remote)),
+            ),
+            open_store=stores(repository),
+            lanes=Threads(),
+            clock=moment,
+            labels={"repository": repository, "runner": parts.name, "instance": instance},
+        )
+        return Agent(profile, ledger, Journal(parts.folder / "journal.json"), tools)
+
+    def _executor(self, name: str, instance: str) -> Executor:
+        if name == "process":
+            return ProcessExecutor(self._poke, instance=instance)
+        msg = f"there is no executor {name!r}"
+        raise Failed(msg)
+
+
+def moment() -> Moment:
+    """Now, by this machine's clocks."""
+    return Moment(wall=datetime.now(UTC), ticks=time.monotonic())
+
+
+def stores(repository: str) -> Callable[[str], Store]:
+    """Opens stores by URL, each once."""
+
+    @lru_cache(maxsize=32)
+    def opened(url: str) -> Store:
+        return open_store(url, repository, create=False)
+
+    return opened
+
+
+def _repository(ledger: Ledger, parts: RunnerParts) -> str:
+    """The id of the dstack repository. Remembered, since what runs is looked after also while the remote is away."""
+    memory = parts.folder / "repository"
+    try:
+        repository = ledger.observe().repository
+    except Unavailable:
+        if not memory.exists():
+            raise
+        return memory.read_text().strip()
+    if repository is None:
+        msg = f"{parts.remote} holds no dstack repository yet: run `dstack init` in a clone of it"
+        raise Failed(msg)
+    scratch = memory.with_name("repository.new")
+    scratch.write_text(repository)
+    scratch.replace(memory)
+    return repository
+
+
+def _registration(parts: RunnerParts, repository: str, instance: str) -> Registration:
+    return Registration(
+        repository=repository,
+        runner=parts.name,
+        instance=instance,
+        start=secrets.token_hex(8),
+        host=platform.node(),
+        capacity=parts.capacity,
+        labels=parts.labels,
+        executors=parts.executors,
+        software=__version__,
+        private=parts.private,
+        store="",
+        at=moment().wall,
+    )
