@@ -1,15 +1,13 @@
 """The checks of `init` and `doctor`: each looks at one thing dstack needs, and says how to mend it."""
 
-import http.client
-import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from cli.docker_ping import docker_answers
 from cli.reading import Reader
 from cli.runners import runner_lines
 from cli.session import Seen, Session
@@ -24,7 +22,6 @@ from dstack.store import heartbeats
 
 PROBE = "refs/dstack/probe/"
 LOCK_SECONDS = 60.0
-DOCKER_SECONDS = 5.0
 SHOWN = 5
 
 
@@ -120,28 +117,10 @@ def _age(path: Path, now: float) -> float:
 
 def docker_check() -> Check:
     """An engine answers, for workflows with an image; others need none."""
-    if docker_answers(os.environ.get("DOCKER_HOST", "")):
+    if docker_answers():
         return Check(name="docker", result=Result.GOOD, text="a Docker engine answers")
     text = "no Docker engine answers here: workflows with an `image` run on machines where one does"
     return Check(name="docker", result=Result.ODD, text=text)
-
-
-def docker_answers(host: str) -> bool:
-    """Whether the engine at `host` (DOCKER_HOST; empty: its usual place) answers, asked without the slow SDK."""
-    path = host.removeprefix("unix://") if host else "/var/run/docker.sock"
-    if not path.startswith("/"):
-        return bool(host)  # an engine elsewhere: the runner that uses it finds out
-    connection = http.client.HTTPConnection("localhost", timeout=DOCKER_SECONDS)
-    try:
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.settimeout(DOCKER_SECONDS)
-        connection.sock.connect(path)
-        connection.request("GET", "/_ping")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def home_check(seen: Seen) -> Check:

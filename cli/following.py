@@ -1,14 +1,12 @@
 """Follows one run: its state and its logs as they come, until it has ended."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cli.lines import JobLine, RunLine
 from cli.log_text import LogPrinter
+from cli.marks import Marks
 from cli.reading import Reader
 from cli.session import Seen
 from cli.terminal import tell
@@ -21,31 +19,33 @@ from dstack.store.log_reader import LogReader
 from dstack.store.store import Store
 
 LOOK_SECONDS = 0.02
-POLL_SECONDS = 3.0
 AWAY_SECONDS = 1.0
 LOGS_SECONDS = 0.05
 
 Watcher = Callable[[RunLine], None]
 
 
-def updates(reader: Reader, name: str) -> Iterator[tuple[Seen, RunLine] | None]:
+def updates(reader: Reader, run: RunKey, *, new: bool = False) -> Iterator[tuple[Seen, RunLine] | None]:
     """The run whenever it has changed, and None in between, often. Ends behind the run's end. Raises Failed if it goes.
 
     Looks at the files of a local remote first: a fetch only follows where one has changed, or after some seconds.
+    `new`: the run was made just now, by this process.
     """
-    stamp, last, polled = None, None, 0.0
+    marks = Marks(remote=reader.session.remote.path, key=run)
+    if new:
+        marks.assume_new(time.monotonic())
+    last: RunLine | None = None
     while last is None or not last.finished:
-        now = _stamp(reader.session.remote.path, last)
-        if stamp == now and time.monotonic() < polled + POLL_SECONDS:
+        if not marks.due(time.monotonic()):
             yield None
             time.sleep(LOOK_SECONDS)
             continue
+        marks.taken(time.monotonic())
         seen = _patient_poll(reader)
-        stamp, polled = now, time.monotonic()
-        if refs.run_branch(name) not in seen.found:
-            msg = f"the run {name} is gone from the state remote: its branch was deleted, or it was archived"
+        if refs.run_branch(run.name) not in seen.found:
+            msg = f"the run {run.name} is gone from the state remote: its branch was deleted, or it was archived"
             raise Failed(msg)
-        line = reader.line(seen, name)
+        line = reader.line(seen, run.name)
         if line != last:
             last = line
             yield seen, line
@@ -62,25 +62,6 @@ def _patient_poll(reader: Reader) -> Seen:
                 tell(f"{error}; waiting for it")
             told = True
             time.sleep(error.retry_after or AWAY_SECONDS)
-
-
-def _stamp(remote: Path, line: RunLine | None) -> object:
-    """What changes when refs of this run change in a repository on this machine."""
-    if line is None:
-        return None
-    folder = remote / refs.note(RunKey.of(line.run, line.root), "x")
-    files = [remote / "packed-refs", remote / refs.run_branch(line.run)]
-    with suppress(OSError):
-        files += sorted(folder.parent.iterdir())
-    return tuple(_mark(path) for path in files)
-
-
-def _mark(path: Path) -> tuple[str, int, int]:
-    try:
-        found = os.stat(path)  # noqa: PTH116 (called fifty times a second)
-    except OSError:
-        return (path.name, 0, 0)
-    return (path.name, found.st_mtime_ns, found.st_ino)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -143,10 +124,10 @@ class Tails:
         return bool(batch.records)
 
 
-def follow(reader: Reader, name: str, tails: Tails, watch: Watcher) -> RunLine:
-    """Print logs until the run has ended; `watch` is told of every change of its state. The result is its end."""
+def follow(reader: Reader, run: RunKey, tails: Tails, watch: Watcher, *, new: bool = False) -> RunLine:
+    """Print logs until the run has ended; `watch` is told of every change. The result is its end."""
     last: RunLine | None = None
-    for update in updates(reader, name):
+    for update in updates(reader, run, new=new):
         if update:
             seen, last = update
             if last.store:
@@ -156,6 +137,6 @@ def follow(reader: Reader, name: str, tails: Tails, watch: Watcher) -> RunLine:
         tails.show()
     tails.drain()
     if last is None:
-        msg = f"the run {name} could not be followed"
+        msg = f"the run {run.name} could not be followed"
         raise Failed(msg)
     return last

@@ -10,6 +10,7 @@ from dstack.model.events import Finished, Reused
 from dstack.model.job import Job, Need, Reason
 from dstack.model.observation import BrokenRun, RunRecord
 from dstack.model.plan import PlannedJob
+from dstack.model.refs import RunKey
 from dstack.model.states import AttemptState, JobState, RunState, desired_of, job_status, run_reason, run_status
 from dstack.model.status import Status
 from dstack.model.world import RunView
@@ -78,6 +79,11 @@ class RunLine(msgspec.Struct, frozen=True, kw_only=True):
     def finished(self) -> bool:
         """Whether nothing more will happen to it."""
         return self.status is None or self.status.finished
+
+    @property
+    def key(self) -> RunKey:
+        """Its name and root."""
+        return RunKey.of(self.run, self.root)
 
     @property
     def user(self) -> str:

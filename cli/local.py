@@ -4,16 +4,25 @@ import logging
 import secrets
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
 
 from cli.daemons import controller_daemon, log_to_stderr
-from cli.lines import RunLine
 from cli.log_text import LogPrinter, prefixes
-from cli.pool import RunnerDaemon, RunnerPlan
+from cli.pool import forget_runner, runner_daemon
 from cli.preparing import Order
 from cli.reading import Reader
 from cli.run_end import asked_locally, exit_code, followed
-from cli.running import checked, line_of, submitted_run
-from cli.session import Session
+from cli.running import checked, submitted_run
+from cli.session import Seen, Session
+from cli.stopping import Wish, ask_for
+from cli.submitted import line_of
+from cli.terminal import tell
+from dstack.ledger.submit import Submitted
+from dstack.model.errors import DstackError
+from dstack.model.runspec import Desired
 
 END_SECONDS = 10.0
 
@@ -23,21 +32,71 @@ def run_locally(session: Session, order: Order) -> int:
     log_to_stderr(logging.WARNING)
     name = f"local-{secrets.token_hex(4)}"
     seen, prepared = checked(session, order, only=name)
-    plan = RunnerPlan(name=name, folder=session.place / "local" / name, private=True)
-    runner = RunnerDaemon(session, seen, plan)
-    working = threading.Thread(target=runner.run, name="runner", daemon=True)
-    working.start()
-    prepared, submitted = submitted_run(session, prepared)
-    controller = controller_daemon(session, seen, only=submitted.key)
-    deciding = threading.Thread(target=controller.run, name="controller", daemon=True)
-    deciding.start()
-    line: RunLine = line_of(prepared, submitted)
-    end = followed(Reader(session), line, LogPrinter(prefixes=prefixes(line.jobs)), asked_locally)
-    runner.shutdown(stop_attempts=True)
-    working.join(END_SECONDS)
-    controller.stop()
-    deciding.join(END_SECONDS)
-    if not working.is_alive():
-        runner.forget()
-        shutil.rmtree(plan.folder, ignore_errors=True)
+    with _Runner(session, seen, name) as runner:
+        prepared, submitted = submitted_run(session, prepared)
+        runner.works_for(submitted)
+        line = line_of(prepared, submitted)
+        with _deciding(session, seen, submitted):
+            end = followed(Reader(session), line, LogPrinter(prefixes=prefixes(line.jobs)), asked_locally)
     return exit_code(end)
+
+
+class _Runner:
+    """The private runner, in a thread, for the length of a `with`. If it fails, its run is aborted: nobody else may."""
+
+    def __init__(self, session: Session, seen: Seen, name: str) -> None:
+        self._session, self._seen, self._name = session, seen, name
+        self._folder: Path = session.place / "local" / name
+        self._daemon = runner_daemon(session, seen, name, self._folder, private=True)
+        self._thread = threading.Thread(target=self._work, name="runner", daemon=True)
+        self._lock = threading.Lock()
+        self._run: str | None = None
+        self._failed = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._daemon.shutdown(stop_attempts=True)
+        self._thread.join(END_SECONDS)
+        if not self._thread.is_alive():
+            forget_runner(self._session, self._seen, self._name, self._folder)
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def works_for(self, submitted: Submitted) -> None:
+        """The run is there."""
+        with self._lock:
+            self._run = submitted.key.name
+            if self._failed:
+                self._abort(self._run)
+
+    def _work(self) -> None:
+        try:
+            self._daemon.run()
+        except DstackError as error:
+            tell(f"the runner has failed: {error}")
+            with self._lock:
+                self._failed = True
+                if self._run:
+                    self._abort(self._run)
+
+    def _abort(self, run: str) -> None:
+        """In a session of its own: a cache is for one thread at a time."""
+        try:
+            ask_for(Reader(self._session.again()), Wish(run=run, desired=Desired.ABORT))
+        except DstackError as error:
+            tell(f"{run} can't be aborted: {error}")
+
+
+@contextmanager
+def _deciding(session: Session, seen: Seen, submitted: Submitted) -> Iterator[None]:
+    """A controller for this run alone, in a thread."""
+    controller = controller_daemon(session, seen, only=submitted.key)
+    thread = threading.Thread(target=controller.run, name="controller", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        controller.stop()
+        thread.join(END_SECONDS)

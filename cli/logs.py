@@ -68,7 +68,7 @@ def command(  # noqa: PLR0913 (one for each option)
     )
     if following and not picked.run.finished:
         follow(
-            reader, picked.run.run, Tails(printer=printer, only=picked.job.job if picked.job else None), lambda _: None
+            reader, picked.run.key, Tails(printer=printer, only=picked.job.job if picked.job else None), lambda _: None
         )
         return
     if not any(job.logs for job in picked.jobs):

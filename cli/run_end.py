@@ -57,7 +57,7 @@ def followed(reader: Reader, line: RunLine, printer: LogPrinter, on_interrupt: O
     tails, story, interrupted = Tails(printer=printer), Story(), False
     while True:
         try:
-            end = follow(reader, line.run, tails, story.watch)
+            end = follow(reader, line.key, tails, story.watch, new=not interrupted)
         except KeyboardInterrupt:
             desired = (on_interrupt or asked)(line)
             if desired is None:

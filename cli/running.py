@@ -1,31 +1,25 @@
-"""Submits a run and follows it: the acts behind `dstack run`."""
+"""Prepares and submits a run: the first acts of `dstack run`. What comes after the push is in `cli.submitted`."""
 
 import contextlib
+import importlib
+import threading
 from pathlib import Path
 
 import click
 import msgspec
 
 from cli.interrupts import deferred
-from cli.lines import RunLine, run_line
-from cli.log_text import LogPrinter, prefixes
 from cli.preparing import Order, Prepared, fresh_name, prepare, taken_names
-from cli.reading import Reader
-from cli.run_end import exit_code, followed
 from cli.session import Seen, Session, open_session, set_up
 from cli.table import Column, show_table
 from cli.terminal import can_ask, clean, say, tell
-from cli.waiting import no_controller
 from dstack.ledger.code import CodeRepository
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.submit import Submitted, submit
 from dstack.model import runtext
-from dstack.model.errors import Conflict, DstackError, Invalid
+from dstack.model.errors import Conflict, Invalid
 from dstack.model.job import Job
 from dstack.model.plan import Plan
-from dstack.model.runspec import Wanted
-from dstack.model.world import RunView
-from dstack.store import heartbeats
 
 TRIES = 10
 SHOWN_JOBS = 20
@@ -49,11 +43,14 @@ def run(folder: Path, code: CodeRepository, order: Order) -> int:
 
         return run_locally(session, order)
     seen, prepared = checked(session, order)
+    # What follows is imported while git pushes.
+    ahead = threading.Thread(target=importlib.import_module, args=("cli.submitted",), daemon=True)
+    ahead.start()
     prepared, submitted = submitted_run(session, prepared)
-    if options.detach:
-        return _detach(prepared, submitted)
-    _warn_if_alone(seen)
-    return follow_to_end(Reader(session), prepared, submitted)
+    ahead.join()
+    from cli.submitted import print_detached, see_through  # noqa: PLC0415 (see above)
+
+    return print_detached(prepared, submitted) if options.detach else see_through(session, seen, prepared, submitted)
 
 
 def checked(session: Session, order: Order, *, only: str | None = None) -> tuple[Seen, Prepared]:
@@ -67,13 +64,6 @@ def checked(session: Session, order: Order, *, only: str | None = None) -> tuple
         seen.store()
         prepared = prepared.of(seen.known_repository())
     return seen, prepared
-
-
-def follow_to_end(reader: Reader, prepared: Prepared, submitted: Submitted) -> int:
-    """Print the logs until the run has ended."""
-    line = line_of(prepared, submitted)
-    printer = LogPrinter(prefixes=prefixes(line.jobs))
-    return exit_code(followed(reader, line, printer))
 
 
 def submitted_run(session: Session, prepared: Prepared) -> tuple[Prepared, Submitted]:
@@ -143,29 +133,3 @@ def _tell_jobs(prepared: Prepared, plan: Plan) -> None:
 
 def _count(plan: Plan) -> str:
     return f"{len(plan.jobs)} job{'' if len(plan.jobs) == 1 else 's'}"
-
-
-def _detach(prepared: Prepared, submitted: Submitted) -> int:
-    line = line_of(prepared, submitted)
-    if prepared.order.options.as_json:
-        answer = {"run": line.run, "root": line.root, "snapshot": prepared.snapshot.commit, "jobs": line.jobs}
-        say(msgspec.json.encode(answer).decode())
-    else:
-        say(line.run)
-    return 0
-
-
-def line_of(prepared: Prepared, submitted: Submitted) -> RunLine:
-    """The run as it is before anybody has seen it."""
-    plan = prepared.plan(submitted.root)
-    return run_line(RunView(key=submitted.key, root=submitted.root, spec=prepared.spec, wanted=Wanted(), plan=plan))
-
-
-def _warn_if_alone(seen: Seen) -> None:
-    try:
-        alone = heartbeats.home(seen.store()) is None
-    except DstackError as error:
-        tell(f"the store can't be read: {error}")
-        return
-    if alone:
-        tell(f"{no_controller(seen)}. Waiting for one.")

@@ -39,6 +39,11 @@ class Session:
             return f"{name} <{email}>"
         return name or email or f"{_login()}@{platform.node()}"
 
+    def again(self) -> "Session":
+        """The same for another thread."""
+        cache = Cache(self.cache.path, self.cache.url, borrow=self.cache.borrow)
+        return Session(code=self.code, remote=self.remote, place=self.place, cache=cache)
+
     def poll(self) -> "Seen":
         """One fetch, and who the repository is. Raises Unavailable, Failed, Invalid."""
         found = self.cache.poll()

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cli.following import updates
+from cli.home import why_nobody_decides
 from cli.lines import RunLine
 from cli.pick import Picked, pick
 from cli.reading import Reader
@@ -14,10 +15,8 @@ from cli.status_table import run_text
 from cli.stopping import Wish, ask_for
 from cli.summaries import load_runs
 from cli.terminal import can_ask, clean, say, tell
-from cli.waiting import no_controller
-from dstack.model.errors import DstackError, Invalid
+from dstack.model.errors import Invalid
 from dstack.model.runspec import Desired
-from dstack.store import heartbeats
 
 EXAMPLE = """\b
 Examples:
@@ -86,10 +85,10 @@ def _stop(reader: Reader, one: Picked, desired: Desired) -> bool:
 
 
 def _wait(reader: Reader, picked: Sequence[Picked], seen: Seen) -> None:
-    if picked:
-        _warn_if_alone(seen)
+    if picked and (why := why_nobody_decides(seen)):
+        tell(f"{why}; it is stopped as soon as one is there (^C leaves it so)")
     for one in picked:
-        for update in updates(reader, one.run.run):
+        for update in updates(reader, one.run.key):
             if update and (end := _end(one, update[1])):
                 say(f"{one.name} is {end}")
                 break
@@ -101,13 +100,3 @@ def _end(one: Picked, line: RunLine) -> str:
         return str(line.status) if line.finished else ""
     job = next((job for job in line.jobs if job.job == one.job.job), None)
     return str(job.status) if job and job.status.finished else ""
-
-
-def _warn_if_alone(seen: Seen) -> None:
-    try:
-        alone = heartbeats.home(seen.store()) is None
-    except DstackError as error:
-        tell(f"the store can't be read: {error}")
-        return
-    if alone:
-        tell(f"{no_controller(seen)}; it is stopped as soon as one is there (^C leaves it so)")

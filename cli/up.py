@@ -12,13 +12,14 @@ import click
 
 from cli.daemons import controller_daemon, log_to_stderr
 from cli.door import GOOD, TROUBLE
-from cli.pool import RunnerDaemon, RunnerPlan
+from cli.pool import runner_daemon
 from cli.preparing import fresh_name
 from cli.session import open_session, set_up
 from cli.terminal import can_ask, say, tell
 from controller.main import ControllerDaemon
 from dstack.model import refs
-from dstack.model.errors import Failed
+from dstack.model.errors import DstackError, Failed
+from runner.main import RunnerDaemon
 
 EXAMPLE = """\b
 Example:
@@ -39,9 +40,10 @@ def command(folder: Path, *, name: str | None) -> int:
     with _alone(place):
         log_to_stderr()
         taken = frozenset(ref for ref in map(refs.parse_runner, seen.found) if ref)
-        runner = RunnerDaemon(session, seen, RunnerPlan(name=_name(place, name, taken), folder=place))
+        known = _name(place, name, taken)
+        runner = runner_daemon(session, seen, known, place / "runner")
         both = Both(controller=controller_daemon(session, seen), runner=runner)
-        say(f"State remote {session.remote.url}, store {seen.store_url}, runner {runner.name}. ^C ends it.")
+        say(f"State remote {session.remote.url}, store {seen.store_url}, runner {known}. ^C ends it.")
         return both.run()
 
 
@@ -77,7 +79,7 @@ class Both:
     def _work(self) -> None:
         try:
             self._runner.run()
-        except Failed as error:
+        except DstackError as error:
             self._failure = str(error)
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:

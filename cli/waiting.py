@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from cli.home import why_nobody_decides
 from cli.lines import JobLine, RunLine
 from cli.reading import Reader
 from cli.session import Seen
@@ -41,22 +42,16 @@ def with_reasons(lines: Sequence[RunLine], reader: Reader, seen: Seen) -> tuple[
         return tuple(lines)
     try:
         store = seen.store()
-        beats, home = heartbeats.read_runners(store).seen, heartbeats.home(store)
+        beats = heartbeats.read_runners(store).seen
     except DstackError as error:
         return tuple(_told(line, _Causes(nobody=str(error))) for line in lines)
     observation = reader.observation(seen, [line.run for line in lines if not line.finished], pool=True)
     causes = _Causes(
-        nobody="" if home else no_controller(seen),
+        nobody=why_nobody_decides(seen),
         reasons=_reasons(reader, observation, world_runners(observation.runners, beats, store), seen),
         phases={key: phase for beat in beats.values() for key, phase in beat.heartbeat.attempts.items()},
     )
     return tuple(_told(line, causes) for line in lines)
-
-
-def no_controller(seen: Seen) -> str:
-    """What to do where nobody decides."""
-    lease = f"{seen.settings.lease:g}"
-    return f"no controller has been seen for {lease} s: start one with `dstack up` (or `dstack controller`)"
 
 
 def world_runners(registrations: Mapping[str, Registration], beats: Beats, store: Store) -> dict[str, RunnerView]:
