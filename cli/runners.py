@@ -76,6 +76,11 @@ def runner_lines(reader: Reader, seen: Seen) -> list[RunnerLine]:
     return [_line(one, stores.of(one.store), seen.settings.lease) for one in sorted(registrations, key=_name)]
 
 
+def runner_line(registration: Registration, seen: Seen) -> RunnerLine:
+    """One runner."""
+    return _line(registration, _Stores(seen).of(registration.store), seen.settings.lease)
+
+
 def _name(registration: Registration) -> str:
     return registration.runner
 

@@ -46,12 +46,7 @@ class Session:
 
     def poll(self) -> "Seen":
         """One fetch, and who the repository is. Raises Unavailable, Failed, Invalid."""
-        found = self.cache.poll()
-        try:
-            return _seen(self.cache, found)
-        except Damaged:
-            self.cache.renew()
-            return _seen(self.cache, self.cache.poll())
+        return seen_by(self.cache)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +105,16 @@ def set_up(session: Session, *, store: str | None = None) -> Seen:
     if seen.settings.store is None:
         open_store(seen.store_url, seen.known_repository(), create=True)
     return seen
+
+
+def seen_by(cache: Cache) -> Seen:
+    """One fetch into the cache, which is made anew where it is damaged. Raises Unavailable, Failed, Invalid."""
+    found = cache.poll()
+    try:
+        return _seen(cache, found)
+    except Damaged:
+        cache.renew()
+        return _seen(cache, cache.poll())
 
 
 def _login() -> str:

@@ -1,0 +1,78 @@
+"""`dstack-runner config`: what this machine offers, and whose jobs it takes."""
+
+import os
+from pathlib import Path
+
+import click
+from msgspec.structs import replace
+
+from cli.ago import size_text
+from cli.terminal import say
+from dstack.ledger.remote import local_remote
+from dstack.model.errors import Invalid
+from dstack.model.units import parse_size
+from runner.config import EXECUTORS, RunnerConfig, new_config, read_config, state_folder, write_config
+
+EXAMPLE = """\b
+Examples:
+  dstack-runner config --remote /srv/git/state.git --executor docker --executor process
+  dstack-runner config --cpu 8 --memory 32GB --label big
+  dstack-runner config             # only print it"""
+
+
+@click.command(epilog=EXAMPLE)
+@click.option("--remote", metavar="PATH|URL", help="The state remote: a repository on this machine.")
+@click.option("--name", metavar="NAME", help="The runner's name; otherwise one is made up, once.")
+@click.option("--label", "labels", multiple=True, metavar="TEXT", help="A label; may be given again. Replaces all.")
+@click.option(
+    "--executor", "executors", multiple=True, type=click.Choice(EXECUTORS), help="What it takes. Replaces all."
+)
+@click.option("--cpu", type=float, metavar="N", help="Cores to offer; otherwise all.")
+@click.option("--memory", metavar="SIZE", help="Memory to offer, like 32GB; otherwise all.")
+@click.pass_obj
+def command(  # noqa: PLR0913 (one for each option)
+    state: Path | None,
+    *,
+    remote: str | None,
+    name: str | None,
+    labels: tuple[str, ...],
+    executors: tuple[str, ...],
+    cpu: float | None,
+    memory: str | None,
+) -> None:
+    """Set what this machine offers; without options, only print it."""
+    folder = state or state_folder(os.environ)
+    before = read_config(folder)
+    config = before or new_config()
+    given = {
+        "remote": _place(remote) if remote else None,
+        "name": name,
+        "labels": labels or None,
+        "executors": tuple(dict.fromkeys(executors)) or None,
+        "cpu": cpu,
+        "memory": parse_size(memory) if memory else None,
+    }
+    changes = {key: value for key, value in given.items() if value is not None}
+    if changes or before is None:
+        config = replace(config, **changes)
+        write_config(folder, config)
+    _show(folder, config)
+
+
+def _place(remote: str) -> str:
+    """The remote, wherever the daemon is started from later. Raises Invalid where nothing is there."""
+    found = local_remote(remote, Path.cwd())
+    if not found.objects.is_dir():
+        msg = f"there is no git repository at {found.url}: give the path of the state remote"
+        raise Invalid(msg)
+    return found.url
+
+
+def _show(folder: Path, config: RunnerConfig) -> None:
+    capacity = config.capacity
+    say(f"State folder: {folder}")
+    say(f"Name:         {config.name}")
+    say(f"State remote: {config.remote or '(none: set it with --remote)'}")
+    say(f"Executors:    {', '.join(config.executors)}")
+    say(f"Labels:       {', '.join(config.labels) or '(none)'}")
+    say(f"Offers:       {capacity.cpu:g} cpu, {size_text(capacity.memory)} memory")

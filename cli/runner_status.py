@@ -1,0 +1,54 @@
+"""`dstack-runner status`: what this machine's runner is doing."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import msgspec
+
+from cli.ago import ago
+from cli.door import GOOD, TROUBLE
+from cli.runners import RunnerLine, runner_line
+from cli.session import seen_by
+from cli.terminal import say
+from dstack.ledger import records
+from dstack.ledger.cache import Cache
+from dstack.ledger.remote import local_remote
+from dstack.model import refs
+from dstack.model.errors import Invalid
+from runner.config import RunnerConfig, read_config, state_folder
+
+EXAMPLE = """\b
+Example:
+  dstack-runner status         # exit code 1 where it isn't live"""
+
+
+@click.command(epilog=EXAMPLE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def command(state: Path | None, *, as_json: bool) -> int:
+    """Show whether this machine's runner is live, and its jobs."""
+    folder = state or state_folder(os.environ)
+    config = read_config(folder)
+    if config is None or config.remote is None:
+        msg = f"there is no runner in {folder} yet: `dstack-runner config --remote PATH`"
+        raise Invalid(msg)
+    line = _line(folder, config, config.remote)
+    if as_json:
+        say(msgspec.json.encode(line).decode())
+    elif line is None:
+        say(f"{config.name} has not registered yet: start it with `dstack-runner start`")
+    else:
+        jobs = f", jobs: {', '.join(line.jobs)}" if line.jobs else ""
+        say(f"{line.runner} is {line.status} (seen {ago(line.updated_at, datetime.now(UTC))}){jobs}")
+    return GOOD if line and line.status == "live" else TROUBLE
+
+
+def _line(folder: Path, config: RunnerConfig, remote: str) -> RunnerLine | None:
+    cache = Cache(folder / "status.git", local_remote(remote, Path.cwd()).url)
+    seen = seen_by(cache)
+    ref = refs.runner(config.name)
+    if ref not in seen.found:
+        return None
+    return runner_line(records.read_registration(cache.objects, config.name, seen.found[ref]), seen)
