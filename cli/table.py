@@ -59,14 +59,26 @@ def _show_rich(columns: Sequence[Column], rows: Rows) -> None:
     from rich.text import Text  # noqa: PLC0415 (likewise)
 
     kept = fitting(columns, rows, width())
+    widths = spread(columns, rows, kept, width())
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for index in kept:
-        column = columns[index]
-        least = _least(column, rows, index)
-        table.add_column(column.title, min_width=least, overflow="ellipsis", no_wrap=index != kept[-1])
+    for index, size in zip(kept, widths, strict=True):
+        table.add_column(columns[index].title, width=size, overflow="ellipsis", no_wrap=index != kept[-1])
     for row in rows:
         table.add_row(*(Text(row[index], style=_style(row[index])) for index in kept))
-    Console(no_color=not in_colour(), highlight=False, width=width()).print(table)
+    console = Console(color_system="auto" if in_colour() else None, highlight=False, width=width())
+    console.print(table)
+
+
+def spread(columns: Sequence[Column], rows: Rows, kept: Sequence[int], room: int) -> list[int]:
+    """How wide each column is: what it needs to make sense, then, from the left, all it can use."""
+    widths = [_least(columns[index], rows, index) for index in kept]
+    spare = room - sum(widths) - GAP * (len(kept) - 1)
+    for place, index in enumerate(kept):
+        wanted = max([len(columns[index].title), *(len(row[index]) for row in rows)])
+        more = max(0, min(spare, wanted - widths[place]))
+        widths[place] += more
+        spare -= more
+    return [min(size, room) for size in widths]
 
 
 _STYLES = {

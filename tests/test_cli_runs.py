@@ -253,3 +253,39 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(at: Desk) -> None:
     command = f"{sys.executable} -m cli.main -C {at.folder} status --json | true"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=20)
     assert done.stderr == ""
+
+
+def test_a_remote_that_goes_away_in_the_middle_and_comes_back(at: Desk) -> None:
+    at.write(".dstack/workflows.yaml", SLOW.replace("seq 300", "seq 20"))
+    (at.folder / ".dstack/variables.yaml").unlink()
+    away = at.remote.with_name("away.git")
+    with up(at):
+        command = [*COMMAND, "-C", str(at.folder), "run", "slow", "--name", "first"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout
+        assert process.stdout.readline() == "slow | begun\n"
+        at.remote.rename(away)
+        time.sleep(3.5)
+        away.rename(at.remote)
+        _, err = process.communicate(timeout=40)
+        assert (process.returncode, err.splitlines()[-1]) == (0, "first is DONE")
+        assert "can't be reached" in err
+
+
+@pytest.mark.parametrize("seconds", [0.08, 0.16, 0.24, 0.32, 0.4, 0.5])
+def test_an_interrupt_at_any_stage_leaves_all_or_nothing(at: Desk, seconds: float) -> None:
+    assert at.dstack("init").code == 0
+    command = [sys.executable, "-m", "dstack", "-C", str(at.folder), "run", "hello", "--name", "first"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    made = [ref for ref in at.refs() if "/first" in ref]
+    assert len(made) in (0, 2)
+    if made:
+        assert "first goes on" in err
+        assert status_of(at, "first") == "QUEUED"
+    else:
+        assert at.dstack("run", "hello", "-d", "--name", "first").code == 0
