@@ -6,52 +6,30 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from dstack.ledger.ledger import Ledger
-from dstack.model.errors import Failed, Invalid, Unavailable
-from dstack.model.pool import Phase, Registration, RunnerState
+from dstack.model.errors import Failed, Invalid
+from dstack.model.pool import Phase, RunnerState
 from dstack.model.world import Moment
 from runner import facts, reports
 from runner.correspondence import Correspondence
 from runner.duty import Duty, assigned, next_at, react
 from runner.exchange import Exchange, Exchanged, Wish
-from runner.facts import Rules
 from runner.heartbeat import Heart, Vitals
 from runner.held import Held
 from runner.journal import Journal
 from runner.lanes import Lane
 from runner.leaving import Leaving, Way, dropped, is_free
-from runner.registering import Claims, Step
-from runner.reports import Pace, Report
-from runner.rival import look
+from runner.profile import Profile
+from runner.registering import Step
+from runner.reports import Report
 from runner.works import Fact, Tools, Works
 
 LOG = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """Who the runner is. `registration` lacks only the store. `store`: where, if the shared settings name none."""
-
-    registration: Registration
-    store: str
-    pace: Pace
-    takeover: bool = False
-
-    @property
-    def rules(self) -> Rules:
-        """What it takes."""
-        one = self.registration
-        return Rules(
-            repository=one.repository,
-            instance=one.instance,
-            executors=frozenset(one.executors),
-            capacity=one.capacity,
-        )
 
 
 class Agent:
@@ -61,12 +39,12 @@ class Agent:
         """Takes up what the journal holds. Nothing else begins before the first step."""
         self.done = False
         self.failure = ""
-        self._profile, self._ledger, self._journal, self._tools = profile, ledger, journal, tools
+        self._profile, self._journal, self._tools = profile, journal, tools
         one, now = profile.registration, tools.clock()
         self._inbox: SimpleQueue[Callable[[Moment], None]] = SimpleQueue()
         self._bell = threading.Event()
         self.works = Works(tools, self._post)
-        self._exchange = Exchange(ledger, one.runner, one.repository)
+        self._exchange = Exchange(ledger, one, tools.open_store)
         self._mail = Correspondence(one, profile.pace, now, takeover=profile.takeover)
         self.heart = Heart(
             (one.runner, one.instance, one.start), Vitals(free=one.capacity), tools.open_store, tools.clock
@@ -119,8 +97,9 @@ class Agent:
         self._decide(now)
         self._correspond(now)
         self._show()
+        before = self._leaving
         self._end(now)
-        return self._pause(now)
+        return self._pause(now) if self._leaving is before else 0.0
 
     def close(self) -> None:
         """Let go of everything. Attempts that run go on."""
@@ -177,20 +156,13 @@ class Agent:
 
     def _converse(self, wish: Wish) -> None:
         """In the lane of the remote, which alone uses the ledger."""
-        claims: Claims | None = None
-        try:
-            result = self._exchange(wish)
-            if result.seen is not None:
-                claims = look(result.seen, self._profile.registration, self._tools.open_store)
-        except Exception as error:
-            LOG.exception("an exchange with the state remote failed; it is tried again")
-            result = Exchanged(error=Unavailable(f"an error of dstack's own: {error}"))
-        self._inbox.put(lambda now: self._take(result, claims, now))
+        result = self._exchange(wish)
+        self._inbox.put(lambda now: self._take(result, now))
         self._bell.set()
 
-    def _take(self, result: Exchanged, claims: Claims | None, now: Moment) -> None:
+    def _take(self, result: Exchanged, now: Moment) -> None:
         before = self._mail.seen
-        self._mail.take(result, claims, now)
+        self._mail.take(result, now)
         for report in result.written:
             self._learn(report.key, _known(report), now)
         if result.seen is not None and (result.seen is not before or result.written):
@@ -235,7 +207,6 @@ class Agent:
             self._leaving = Leaving(way=way, since=now.ticks)
         if way is Way.STOP:
             self._duty = replace(self._duty, interrupted=True)
-        self._bell.set()
 
     def _end(self, now: Moment) -> None:
         """Conclude that it is over, if it is."""
@@ -247,7 +218,6 @@ class Agent:
             self.done = told or late or not is_free(self._duty) or not self._mail.registered
         elif self._leaving.is_ready(self._duty, now.ticks):
             self._leaving = replace(self._leaving, goodbye=now.ticks)
-            self._bell.set()
 
     def _give_up(self, now: Moment) -> None:
         """End where the name is another's, or nothing can be written where the heart should beat."""

@@ -71,7 +71,7 @@ class Correspondence:
         self.busy, self.poll_wanted = True, False
         return Wish(reports=told, registration=registration)
 
-    def take(self, result: Exchanged, claims: Claims | None, now: Moment) -> None:
+    def take(self, result: Exchanged, now: Moment) -> None:
         """What came of an exchange."""
         self.busy = False
         self._pushing = self._pushing.won({one.run for one in result.written}).refuse(result.refused, now.ticks)
@@ -86,8 +86,8 @@ class Correspondence:
         if result.seen is not None:
             self.polls += 1
             self._read(result.seen)
-        if claims is not None:
-            self._claims = claims
+        if result.claims is not None:
+            self._claims = result.claims
             self._judge(now)
         self._pace_registering(now)
 

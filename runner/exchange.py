@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dstack.ledger.ledger import Ledger
@@ -12,10 +12,13 @@ from dstack.model.job import Job, Reason, from_bytes
 from dstack.model.observation import Assignments, Observation, Pushed, SetRegistration
 from dstack.model.pool import Attempt, Registration
 from dstack.model.refs import RunKey, assignment
+from dstack.store.store import Store
 from runner import reports
 from runner.facts import Given
 from runner.held import Failure
+from runner.registering import Claims
 from runner.reports import Report
+from runner.rival import look
 
 LOG = logging.getLogger(__name__)
 
@@ -34,13 +37,14 @@ class Wish:
 class Exchanged:
     """What came of it. `error`: the remote was away, before or (`seen` is set) while pushing.
 
-    `written`: reports that the remote is now known to have. `refused`: runs whose note was not won.
+    `claims`: whose our name is. `written`: reports that the remote has now. `refused`: runs whose note was not won.
     """
 
     seen: Observation | None = None
     given: Mapping[str, Given] = field(default_factory=dict)
     whole: bool = False
     pushed: bool = False
+    claims: Claims | None = None
     written: tuple[Report, ...] = ()
     refused: Mapping[RunKey, str] = field(default_factory=dict)
     error: DstackError | None = None
@@ -49,24 +53,30 @@ class Exchanged:
 class Exchange:
     """Remembers what it has read, so that what did not change isn't read again."""
 
-    def __init__(self, ledger: Ledger, runner: str, repository: str) -> None:
-        """`runner`: our name."""
+    def __init__(self, ledger: Ledger, registration: Registration, open_store: Callable[[str], Store]) -> None:
+        """`registration`: ours."""
         self._ledger = ledger
-        self._runner = runner
-        self._repository = repository
+        self._registration = registration
+        self._runner = registration.runner
+        self._open_store = open_store
         self._jobs: dict[str, Job | Failure] = {}
         self._told: set[str] = set()
 
     def __call__(self, wish: Wish) -> Exchanged:
-        """Read, then tell. Raises nothing that the remote may cause."""
+        """Read, then tell. Raises nothing: whatever goes wrong is tried again."""
         try:
-            seen = self._ledger.observe()
+            return self._read_and_tell(wish)
         except DstackError as error:
             return Exchanged(error=error)
-        if seen.repository != self._repository:
-            found = seen.repository or "none"
-            msg = f"the state remote isn't that of the dstack repository {self._repository} any more (it is {found})"
-            return Exchanged(error=Unavailable(msg))
+        except Exception as error:
+            LOG.exception("an exchange with the state remote failed by an error of dstack's own")
+            return Exchanged(error=Unavailable(f"an error of dstack's own: {error}"))
+
+    def _read_and_tell(self, wish: Wish) -> Exchanged:
+        seen, ours = self._ledger.observe(), self._registration.repository
+        if seen.repository != ours:
+            msg = f"the state remote isn't that of the dstack repository {ours} any more (it is {seen.repository})"
+            raise Unavailable(msg)
         try:
             return self._tell(wish, seen)
         except DstackError as error:
@@ -102,6 +112,7 @@ class Exchange:
             given=self._given(assignments, seen) if assignments else {},
             whole=_is_whole(assignments, seen, self._runner),
             pushed=pushed,
+            claims=look(seen, self._registration, self._open_store),
             written=tuple(written),
             refused=refused or {},
             error=error,

@@ -50,10 +50,11 @@ class Heart:
         self._open_store = open_store
         self._clock = clock
         self._store: Store | None = None
-        self._beats = 0
+        self.beats = 0
         self._pause = FIRST_PAUSE
         self._last = Vitals(free=vitals.free)
         self._beat_at: float | None = None
+        self._not_before = 0.0
         self._wake = threading.Event()
         self._stopped = False
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -85,11 +86,15 @@ class Heart:
         try:
             self._beat(vitals, vitals.store, now)
         except DstackError as error:
+            self._not_before = now.ticks + AFTER_FAILURE
             self._trouble(error)
             return AFTER_FAILURE
         return self._due_at(vitals, now.ticks) - now.ticks
 
     def _due_at(self, vitals: Vitals, now: float) -> float:
+        return max(self._wanted_at(vitals, now), self._not_before)
+
+    def _wanted_at(self, vitals: Vitals, now: float) -> float:
         if self._beat_at is None or vitals.store != self.beating_in:
             return now
         changed = vitals.attempts != self._last.attempts
@@ -99,14 +104,14 @@ class Heart:
         if self._store is None or url != self.beating_in:
             self._store = self._open_store(url)
         runner, instance, start = self._name
-        self._beats += 1
+        self.beats += 1
         write_runner(
             self._store,
             Heartbeat(
                 runner=runner,
                 instance=instance,
                 start=start,
-                beats=self._beats,
+                beats=self.beats,
                 polls=vitals.polls,
                 assignment=vitals.assignment,
                 attempts=vitals.attempts,

@@ -22,7 +22,7 @@ from dstack.model.pool import Capacity, Registration
 from dstack.model.world import Moment
 from dstack.store.location import default_url, open_store
 from dstack.store.store import Store
-from runner.agent import Agent, Profile
+from runner.agent import Agent
 from runner.codecache import CodeCache
 from runner.config import RunnerConfig
 from runner.executor import Executor
@@ -30,6 +30,7 @@ from runner.folders import Folders
 from runner.journal import Journal, instance_of
 from runner.lanes import Threads
 from runner.process import ProcessExecutor
+from runner.profile import Profile
 from runner.reports import Pace
 from runner.statefolder import locked
 from runner.works import Tools

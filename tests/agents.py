@@ -15,7 +15,7 @@ from dstack.model.errors import Unavailable
 from dstack.model.events import Ended, Started
 from dstack.model.job import to_bytes
 from dstack.model.observation import AppendNotes, Change, Observation, Pushed, SetAssignments
-from dstack.model.pool import Capacity, Heartbeat, Registration
+from dstack.model.pool import Capacity, Heartbeat, Phase, Registration
 from dstack.model.refs import RunKey
 from dstack.model.runspec import Desired
 from dstack.model.world import Moment
@@ -23,13 +23,14 @@ from dstack.store.heartbeats import read_runners
 from dstack.store.log_reader import LogReader
 from dstack.store.memory import MemoryStore
 from dstack.store.store import Store
-from runner.agent import Agent, Profile
+from runner.agent import Agent
 from runner.executor import OUTPUT, Exit, Launch, Signal
 from runner.facts import Given
 from runner.folders import Folders
 from runner.frames import STDOUT, Frame, pack
 from runner.journal import Journal
 from runner.lanes import Inline
+from runner.profile import Profile
 from runner.reports import Pace
 from runner.works import Tools
 from tests.duties import BEGINNING, CAPACITY, REPOSITORY, RUN, wanting
@@ -289,8 +290,22 @@ class Office:
         """Let all happen that happens in so many seconds."""
         end = self.ticks + seconds
         while self.ticks < end and not self.agent.done:
-            pause = self.step()
-            self.ticks += min(max(pause, 0.01), end - self.ticks)
+            self.agent.wake()
+            self.ticks += min(max(self._until_quiet(), 0.01), end - self.ticks)
+
+    def _until_quiet(self) -> float:
+        """All that happens now; seconds until there is more."""
+        while True:
+            pause = self.agent.step(self.moment())
+            before = self.agent.heart.beats
+            rest = self.agent.heart.turn()
+            if self.agent.done or (pause > 0 and self.agent.heart.beats == before and not self._has_news()):
+                return min(pause, rest)
+
+    def _has_news(self) -> bool:
+        """Whether attempts have ended that the agent takes for running: executors poke it then."""
+        held = self.agent.held.values()
+        return any(one.phase is Phase.RUNNING and one.key in self.executor.exits for one in held)
 
     def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
         """Let happen what is to happen until something holds."""

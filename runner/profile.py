@@ -1,0 +1,31 @@
+"""Who a runner is: what it registers, where its store is, how often it may push, and what it takes."""
+
+from dataclasses import dataclass, field
+
+from dstack.model.pool import Registration
+from runner.facts import Rules
+from runner.reports import Pace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """`registration` lacks only the store. `store`: its URL, if the shared settings name none.
+
+    `takeover`: take the name from a live runner that has it.
+    """
+
+    registration: Registration
+    store: str
+    pace: Pace = field(default_factory=Pace)
+    takeover: bool = False
+
+    @property
+    def rules(self) -> Rules:
+        """Which attempts it takes."""
+        one = self.registration
+        return Rules(
+            repository=one.repository,
+            instance=one.instance,
+            executors=frozenset(one.executors),
+            capacity=one.capacity,
+        )
