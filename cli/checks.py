@@ -16,7 +16,6 @@ from dstack.ledger.git import Context
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.push import RefUpdate
 from dstack.ledger.submit import refusal
-from dstack.model import runtext
 from dstack.model.errors import DstackError
 from dstack.store import heartbeats
 
@@ -148,7 +147,7 @@ def runners_check(reader: Reader, seen: Seen) -> Check:
 def records_check(session: Session) -> Check:
     """Everything in the state remote can be read."""
     try:
-        problems = GitLedger(session.cache, runtext).observe().problems
+        problems = GitLedger(session.cache).observe().problems
     except DstackError as error:
         return Check(name="records", result=Result.BAD, text=str(error))
     if not problems:

@@ -10,7 +10,6 @@ from cli.session import Seen, Session
 from controller.main import POLL_SECONDS, ControllerDaemon, ControllerParts
 from dstack.ledger.cache import Cache
 from dstack.ledger.gitledger import GitLedger
-from dstack.model import runtext
 from dstack.model.refs import RunKey
 from dstack.store.location import open_store
 
@@ -24,7 +23,7 @@ def controller_daemon(
     repository = seen.known_repository()
     cache = Cache(session.place / "controller", session.remote.url, borrow=session.code.objects)
     parts = ControllerParts(
-        ledger=GitLedger(cache, runtext),
+        ledger=GitLedger(cache),
         store=seen.store_url,
         open_store=lambda url: open_store(url, repository, create=False),
         watched=session.remote.path,

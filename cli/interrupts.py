@@ -28,3 +28,8 @@ def deferred() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if came:
         raise KeyboardInterrupt
+
+
+def goes_on(run: str) -> str:
+    """What to tell somebody who leaves a run."""
+    return f"{run} goes on: `dstack logs -f {run}` follows it, `dstack stop {run}` stops it"

@@ -7,6 +7,7 @@ import click
 
 from cli.door import GOOD, INTERRUPTED, TROUBLE
 from cli.following import Tails, follow
+from cli.interrupts import goes_on
 from cli.lines import JobLine, RunLine
 from cli.log_text import LogPrinter
 from cli.reading import Reader
@@ -85,7 +86,7 @@ def asked(line: RunLine) -> Desired | None:
         except (click.Abort, KeyboardInterrupt):
             answer = "l"
     if answer not in _ANSWERS:
-        tell(f"{line.run} goes on: `dstack logs -f {line.run}` follows it, `dstack stop {line.run}` stops it")
+        tell(goes_on(line.run))
     return _ANSWERS.get(answer)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from cli.interrupts import deferred
+from cli.interrupts import deferred, goes_on
 from cli.preparing import Order, Prepared, fresh_name, prepare, taken_names
 from cli.session import Seen, Session, open_session, set_up
 from cli.table import Column, show_table
@@ -16,7 +16,6 @@ from cli.terminal import can_ask, clean, say, tell
 from dstack.ledger.code import CodeRepository
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.submit import Submitted, submit
-from dstack.model import runtext
 from dstack.model.errors import Conflict, Invalid
 from dstack.model.job import Job
 from dstack.model.plan import Plan
@@ -71,18 +70,34 @@ def submitted_run(session: Session, prepared: Prepared) -> tuple[Prepared, Submi
     for warning in prepared.snapshot.warnings:
         tell(f"warning: {clean(warning)}")
     _say_what_travels(session, prepared)
-    ledger = GitLedger(session.cache, runtext)
-    with deferred():
-        for _ in range(TRIES):
-            try:
-                submitted = submit(ledger, prepared.snapshot, prepared.spec)
-            except Conflict as error:
-                if prepared.order.options.name:
-                    raise Invalid(str(error)) from error
-                prepared = prepared.renamed(fresh_name(taken_names(session.poll())))
-                continue
-            _tell_jobs(prepared, prepared.plan(submitted.root))
-            return prepared, submitted
+    done: tuple[Prepared, Submitted] | None = None
+    try:
+        with deferred():
+            done = _push(session, prepared)
+    except KeyboardInterrupt:
+        if done:
+            tell(_left(done[0]))
+        raise
+    _tell_jobs(done[0], done[0].plan(done[1].root))
+    return done
+
+
+def _left(prepared: Prepared) -> str:
+    run = prepared.spec.run
+    if prepared.order.options.local:
+        return f"{run} was submitted for this process alone: the next controller will finish it as lost"
+    return goes_on(run)
+
+
+def _push(session: Session, prepared: Prepared) -> tuple[Prepared, Submitted]:
+    ledger = GitLedger(session.cache)
+    for _ in range(TRIES):
+        try:
+            return prepared, submit(ledger, prepared.snapshot, prepared.spec)
+        except Conflict as error:
+            if prepared.order.options.name:
+                raise Invalid(str(error)) from error
+            prepared = prepared.renamed(fresh_name(taken_names(session.poll())))
     msg = f"{TRIES} names in a row were taken by others meanwhile: try again"
     raise Conflict(msg)
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from cli.reading import Reader
 from dstack.ledger.gitledger import GitLedger
-from dstack.model import runtext
 from dstack.model.errors import Conflict, Failed, Invalid
 from dstack.model.observation import Outcome, RunRecord, SetWanted
 from dstack.model.refs import run_branch
@@ -25,7 +24,7 @@ class Wish:
 
 def ask_for(reader: Reader, wish: Wish) -> None:
     """Write the wish to the run's branch, over whatever others write meanwhile. Raises Conflict, Invalid, Failed."""
-    ledger = GitLedger(reader.session.cache, runtext)
+    ledger = GitLedger(reader.session.cache)
     for _ in range(TRIES):
         seen = reader.session.poll()
         if run_branch(wish.run) not in seen.found:
