@@ -140,7 +140,8 @@ def _next(held: Held, now: Moment) -> _Next:
     if held.phase is Phase.RUNNING:
         return _end(held, now)
     if held.gone or held.phase is Phase.ENDED:
-        return (held, None) if held.discarded else _doing(held, Task.DISCARD, Discard(held=held))
+        done = held.discarded or _is_put_off(held, Task.DISCARD, now)
+        return (held, None) if done else _doing(held, Task.DISCARD, Discard(held=held))
     if held.cause and held.phase is Phase.WAITING:
         return _next(kept(held, Kept(), now), now)
     if held.cause and held.phase is Phase.PREPARING:
@@ -150,12 +151,15 @@ def _next(held: Held, now: Moment) -> _Next:
 
 def _go_on(held: Held, now: Moment) -> _Next:
     """The next piece of work of one that nobody wants to end, or whose end is to be kept."""
-    if held.phase is Phase.WAITING or (held.trouble and now.ticks < held.trouble.again):
-        return held, None
-    if held.phase is Phase.PREPARING:
-        return _doing(held, Task.PREPARE, Prepare(held=held))
     saves = held.exit is not None and held.cause is not Cause.ABORT and bool(held.job.artifacts)
-    return _doing(held, Task.SAVE if saves else Task.CLOSE, Finish(held=held, artifacts=saves))
+    task = Task.PREPARE if held.phase is Phase.PREPARING else Task.SAVE if saves else Task.CLOSE
+    if held.phase is Phase.WAITING or _is_put_off(held, task, now):
+        return held, None
+    return _doing(held, task, Prepare(held=held) if task is Task.PREPARE else Finish(held=held, artifacts=saves))
+
+
+def _is_put_off(held: Held, task: Task, now: Moment) -> bool:
+    return held.trouble is not None and held.trouble.task is task and now.ticks < held.trouble.again
 
 
 def _doing(held: Held, task: Task, action: Action) -> _Next:
@@ -203,7 +207,7 @@ def _begun(duty: Duty, now: Moment) -> dict[str, Held]:
 def _moments(held: Held) -> Iterator[float]:
     if held.task is not None:
         return
-    if held.trouble and not held.gone:
+    if held.trouble:
         yield held.trouble.again
     if held.phase is not Phase.RUNNING:
         return

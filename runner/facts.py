@@ -13,7 +13,7 @@ from dstack.model.runspec import Desired
 from dstack.model.units import size_text
 from dstack.model.world import Moment
 from runner.executor import Exit
-from runner.held import Cause, Failure, Held, Kept, Trouble
+from runner.held import Cause, Failure, Held, Kept, Task, Trouble
 from runner.outcome import claim
 
 PATIENCE = 3600.0
@@ -90,11 +90,13 @@ def exited(held: Held, exit_: Exit, now: Moment) -> Held:
 
 def held_up(held: Held, failure: Failure, now: Moment) -> Held:
     """The work under way can't be done for now; `failure` is what it comes to if it never can."""
-    since = held.trouble.since if held.trouble else now.ticks
-    tries = held.trouble.tries + 1 if held.trouble else 1
-    if now.ticks - since < _patience(held):
+    before = held.trouble if held.trouble and held.trouble.task is held.task else None
+    since, tries = (before.since, before.tries + 1) if before else (now.ticks, 1)
+    # What is left on this machine is removed some day, however long that takes.
+    if held.task is Task.DISCARD or now.ticks - since < _patience(held):
         again = now.ticks + pause(tries, held.key)
-        return replace(_idle(held), trouble=Trouble(since=since, tries=tries, again=again, failure=failure))
+        trouble = Trouble(task=held.task, since=since, tries=tries, again=again, failure=failure)
+        return replace(_idle(held), trouble=trouble)
     if held.phase is Phase.PREPARING:
         return not_prepared(held, failure, now)
     return kept(held, Kept(failure=failure), now)
@@ -114,7 +116,7 @@ def kept(held: Held, what: Kept, now: Moment) -> Held:
 
 def discarded(held: Held) -> Held:
     """Nothing of it is left on this machine."""
-    return replace(_idle(held), discarded=True)
+    return replace(_idle(held), discarded=True, trouble=None)
 
 
 def pause(tries: int, salt: str) -> float:

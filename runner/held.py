@@ -39,6 +39,7 @@ class Failure:
 class Trouble:
     """Slow work that can't be done for now. Times in ticks: `since` the first failure, `again` is the next try."""
 
+    task: Task | None
     since: float
     tries: int
     again: float

@@ -149,6 +149,10 @@ class RunnerDaemon:
     def _executor(self, name: str, instance: str) -> Executor:
         if name == "process":
             return ProcessExecutor(self._poke, instance=instance)
+        if name == "docker":
+            from runner.container import DockerExecutor  # noqa: PLC0415 (its library is heavy)
+
+            return DockerExecutor(self._poke, instance=instance)
         msg = f"there is no executor {name!r}"
         raise Failed(msg)
 

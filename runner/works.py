@@ -54,7 +54,13 @@ class Works:
         self.logs = LogShip(lambda: tools.clock().ticks)
 
     def do(self, action: Action) -> None:
-        """Begin it."""
+        """Begin it. A signal that an engine can't take now is lost; a KILL is sent again."""
+        try:
+            self._do(action)
+        except (DstackError, OSError) as error:
+            LOG.warning("%s of %s failed: %s", type(action).__name__, action.held.key, error)
+
+    def _do(self, action: Action) -> None:
         held = action.held
         match action:
             case Prepare():
@@ -62,7 +68,7 @@ class Works:
             case Finish(artifacts=artifacts):
                 self._begin(Lane.FINISH, held, lambda one, cancel: self._finish(one, cancel, artifacts), _not_kept)
             case Discard():
-                self._begin(Lane.REMOVE, held, self._discard, _discarded_anyway)
+                self._begin(Lane.REMOVE, held, self._discard, _left)
             case Send(signal=signal):
                 self._executor(held).signal(held.key, signal)
             case _:
@@ -199,10 +205,10 @@ def _not_kept(failure: Failure) -> Fact:
     return lambda held, now: facts.kept(held, Kept(failure=failure), now)
 
 
-def _discarded_anyway(failure: Failure) -> Fact:
-    """What is left is tried again at the next start."""
-    LOG.warning("something of an attempt could not be removed: %s", failure.message)
-    return _discarded
+def _left(failure: Failure) -> Fact:
+    """It is tried again, and at the latest by the next start."""
+    LOG.warning("something of an attempt could not be removed yet: %s", failure.message)
+    return lambda held, now: facts.held_up(held, failure, now)
 
 
 def _discarded(held: Held, _now: Moment) -> Held:

@@ -319,8 +319,8 @@ def test_nobody_waits_an_hour_for_the_log_of_what_was_aborted() -> None:
     hands.learn(code(137))
     while hands.one.ended is None:
         hands.learn(held_up())
-        hands.turn(5.0)
-    assert hands.now < 100.0
+        hands.turn((next_at(hands.duty) or hands.now) - hands.now)
+    assert hands.now < 130.0
     assert outcome(hands) == ("ABORTED", "aborted")
 
 
@@ -331,6 +331,21 @@ def test_a_failed_upload_fails_what_was_done_but_keeps_the_reason_of_what_failed
         hands.learn(saved(Kept(failure=AWAY)))
         assert outcome(hands) == expected
         assert "the store is away" in claim_of(hands).message
+
+
+def test_what_cannot_be_removed_is_tried_for_ever_and_nothing_else_waits_for_it() -> None:
+    hands = running()
+    hands.learn(code(0))
+    hands.learn(saved())
+    ended = claim_of(hands)
+    for _ in range(200):
+        assert hands.learn(held_up()) == []
+        assert words(hands.turn((next_at(hands.duty) or 0.0) - hands.now)) == ["discard"]
+    assert hands.now > PATIENCE
+    assert claim_of(hands) == ended
+    hands.learn(lambda held, _now: facts.discarded(held))
+    hands.assign()
+    assert hands.duty.held == {}
 
 
 def test_an_interrupted_runner_ends_everything_and_says_so() -> None:
