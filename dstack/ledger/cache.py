@@ -1,11 +1,12 @@
 """A bare repository of our own for each state remote: what was fetched, and what is to be pushed. Disposable."""
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dstack.ledger import folder, git, push
+from dstack.ledger import folder, git, push, stamp
 from dstack.ledger.git import Context
 from dstack.ledger.objects import Damaged
 from dstack.ledger.push import Line, RefUpdate
@@ -21,6 +22,12 @@ _LOOSE_REFS = 256
 # From so many refs on, git's one transaction is quicker than setting each.
 _MANY = 20
 _ZERO = "0" * 40
+# A look at a local remote's files saves a fetch, but never for longer than this (seconds).
+_TRUSTED = 3.0
+_TIDY_EVERY = 500
+# A local remote would look after each push whether to tidy itself; now and then is enough.
+_AUTOGC_EVERY = 50
+_NO_AUTOGC = "--receive-pack=git -c receive.autogc=false receive-pack"
 _FETCH = ("fetch", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--quiet")
 
 # How git says that it is the remote, not our cache, that it can't read.
@@ -54,13 +61,23 @@ class Cache:
         self._context = replace(context or Context(folder=path), folder=path)
         self._known: Mapping[str, str] = {}
         self._loose = 0
+        self._local = Path(url) if Path(url).is_absolute() else None
+        self._stamp: stamp.Stamp | None = None
+        self._fetched_at = 0.0
+        self._inode = 0
+        self._fetches = 0
+        self._pushes = 0
         self.objects = folder.open_folder(path, borrow)
 
     def poll(self) -> Mapping[str, str]:
         """All polled refs with their ids, after exactly one fetch. Raises Unavailable, Failed.
 
-        A damaged cache is thrown away and made anew, which takes a second fetch.
+        A damaged cache is thrown away and made anew, which takes a second fetch. Where the files of a local remote show
+        that nothing has changed since the last fetch, there is none.
         """
+        before = stamp.take(self._local) if self._local else None
+        if before is not None and before == self._stamp and self._is_fresh():
+            return self._known
         with folder.lock(self.path):
             try:
                 found = self._fetch_all()
@@ -69,6 +86,10 @@ class Cache:
                 found = self._fetch_again()
             self._pack_refs(found)
         self._known = found
+        self._stamp, self._fetched_at, self._inode = before, time.monotonic(), self._inode_now()
+        self._fetches += 1
+        if self._fetches % _TIDY_EVERY == 0:
+            self.tidy()
         return found
 
     def push(self, updates: Sequence[RefUpdate], *, atomic: bool) -> Pushed:
@@ -128,9 +149,19 @@ class Cache:
             scratch.write_bytes(source.read_bytes())
             scratch.replace(target)
 
+    def _is_fresh(self) -> bool:
+        """Whether the last fetch may still be trusted, and another process has not thrown away what it brought."""
+        return time.monotonic() < self._fetched_at + _TRUSTED and self._inode_now() == self._inode
+
+    def _inode_now(self) -> int:
+        try:
+            return self.path.stat().st_ino
+        except OSError:
+            return 0
+
     def _renew(self) -> None:
         folder.discard(self.path)
-        self._known, self._loose = {}, 0
+        self._known, self._loose, self._stamp = {}, 0, None
         self.objects = folder.open_folder(self.path, self.borrow)
 
     def _fetch_all(self) -> dict[str, str]:
@@ -162,6 +193,9 @@ class Cache:
         if not updates:
             return Pushed(outcomes={})
         options = ["--porcelain", "--no-verify", *(["--atomic"] if atomic else []), *(one.lease for one in updates)]
+        self._pushes += 1
+        if self._local and self._pushes % _AUTOGC_EVERY:
+            options.append(_NO_AUTOGC)
         try:
             result = self._run("push", *options, self.url, *(one.refspec for one in updates))
         except Damaged as error:
@@ -192,6 +226,18 @@ class Cache:
         else:
             for one in won:
                 self.objects.set_ref(one.ref, one.new)
+        self._expect(won)
+
+    def _expect(self, won: Sequence[RefUpdate]) -> None:
+        """Know what a fetch would tell of a local remote where nobody but us has changed it since the last one."""
+        if self._local is None or self._stamp is None:
+            return
+        now = stamp.take(self._local)
+        written = {one.ref: one.new for one in won}
+        if stamp.is_ours(self._local, self._stamp, now, written):
+            known = {**self._known, **written}
+            self._known = {ref: oid for ref, oid in known.items() if oid}
+            self._stamp = now
 
     def _pack_refs(self, found: Mapping[str, str]) -> None:
         """One file for all refs is read far faster than a file each."""

@@ -51,6 +51,7 @@ _SETTINGS = (
     "push.recurseSubmodules=no",
     "submodule.recurse=false",
     "advice.detachedHead=false",
+    "core.alternateRefsCommand=true",  # what we borrow from has everything anyway: don't list its refs
 )
 _COMMAND = ("git", *(part for setting in _SETTINGS for part in ("-c", setting)))
 
