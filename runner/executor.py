@@ -30,7 +30,7 @@ class Launch:
 
     `key` is `<job>.<attempt>`. `tree` is the checkout on this machine (repository root), writable. `folder` is the
     attempt's own folder on this machine, where `output` and whatever the executor keeps are written. `labels` mark what
-    the executor makes (run, job, attempt, runner, instance).
+    the executor makes (run, job, attempt, runner, instance). `mounts`: what to put at absolute paths of a container.
     """
 
     key: str
@@ -40,6 +40,7 @@ class Launch:
     tree: Path
     folder: Path
     labels: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

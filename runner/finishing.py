@@ -1,7 +1,9 @@
 """The slow work after an attempt's commands: the log is closed, then the artifacts are saved, as one set."""
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dstack.model.errors import DstackError, Unavailable
 from dstack.model.job import Reason
@@ -14,54 +16,60 @@ from runner.outcome import notice
 from runner.preparing import HeldUp
 from runner.shipment import Shipment
 
+T = TypeVar("T")
+
 _ADVICE = "mend that and run the job again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remains:
-    """What an attempt leaves behind. `tree` is None where no artifacts are to be saved."""
+    """What an attempt leaves behind. `find` gives its artifacts' tree; None where none are to be saved."""
 
     held: Held
     shipment: Shipment
     store: Store
-    tree: Tree | None
+    find: Callable[[], Tree] | None
 
 
 def finish(remains: Remains, cancel: Cancel, at: float) -> Kept:
     """Log first, artifacts then. `at` in seconds of the epoch. Raises HeldUp (store away: call again), Cancelled."""
-    size, failure = _close(remains, at)
-    if remains.tree is None:
-        return Kept(log_size=size, failure=failure)
-    try:
-        cancel.check()
-        saved, trouble = _save(remains.store, remains.tree, remains.held, cancel)
-    except Unavailable as error:
-        raise HeldUp(_failed(Reason.UPLOAD_FAILED, f"its artifacts could not be saved: {error}")) from error
+    tree, unfound = _find(remains)
+    size, unclosed = _close(remains, tree, unfound, at)
+    if tree is None:
+        return Kept(log_size=size, failure=unclosed or unfound)
+    cancel.check()
+    outcome, unsaved = _guarded(lambda: _save(remains.store, tree, remains.held, cancel))
+    saved, incomplete = outcome or (Saved(), None)
     return Kept(
         log_size=size,
         manifest=saved.digest,
         artifacts_size=saved.manifest.size if saved.manifest else 0,
         warnings=saved.warnings,
-        failure=failure or trouble,
+        failure=unclosed or unsaved or incomplete,
     )
 
 
-def _close(remains: Remains, at: float) -> tuple[int, Failure | None]:
+def _find(remains: Remains) -> tuple[Tree | None, Failure | None]:
+    return _guarded(remains.find) if remains.find else (None, None)
+
+
+def _close(remains: Remains, tree: Tree | None, unfound: Failure | None, at: float) -> tuple[int, Failure | None]:
+    words = [*_last_words(remains.held, tree), *([unfound.message] if unfound else [])]
     try:
-        return remains.shipment.close(_last_words(remains), at), None
+        return remains.shipment.close(words, at), None
     except Unavailable as error:
         raise HeldUp(_failed(Reason.UPLOAD_FAILED, f"its log could not be stored: {error}")) from error
     except DstackError as error:
         return 0, _failed(Reason.UPLOAD_FAILED, f"its log could not be stored: {error}")
 
 
-def _last_words(remains: Remains) -> list[str]:
+def _last_words(held: Held, tree: Tree | None) -> list[str]:
     """Why it ended, where its own output doesn't tell; and what is missing of its artifacts."""
-    last = notice(remains.held)
+    last = notice(held)
     warnings: list[str] = []
-    if remains.tree is not None:
+    if tree is not None:
         try:
-            found = scan(remains.tree, remains.held.job.artifacts)
+            found = scan(tree, held.job.artifacts)
             warnings = [*found.warnings, *found.problems]
         except (DstackError, OSError) as error:
             warnings = [f"the artifacts can't be saved: {error}"]
@@ -73,16 +81,22 @@ def _save(store: Store, tree: Tree, held: Held, cancel: Cancel) -> tuple[Saved, 
         return save(store, tree, held.job.artifacts, progress=cancel.check), None
     except Incomplete as error:
         return error.saved, _failed(Reason.UPLOAD_FAILED, str(error))
-    except Unavailable:
-        raise
+
+
+def _guarded(work: Callable[[], T]) -> tuple[T | None, Failure | None]:
+    """What it gives, or why there is nothing. Raises HeldUp where waiting helps."""
+    try:
+        return work(), None
+    except Unavailable as error:
+        raise HeldUp(_failed(Reason.UPLOAD_FAILED, f"its artifacts could not be saved: {error}")) from error
     except DiskFull as error:
-        return Saved(), _failed(Reason.DISK_FULL, str(error))
+        return None, _failed(Reason.DISK_FULL, str(error))
     except DstackError as error:
-        return Saved(), _failed(Reason.UPLOAD_FAILED, f"its artifacts could not be saved: {error}; {_ADVICE}")
+        return None, _failed(Reason.UPLOAD_FAILED, f"its artifacts could not be saved: {error}; {_ADVICE}")
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = Reason.DISK_FULL if full else Reason.UPLOAD_FAILED
-        return Saved(), _failed(reason, f"its artifacts could not be saved: {error.strerror}; {_ADVICE}")
+        return None, _failed(reason, f"its artifacts could not be saved: {error.strerror}; {_ADVICE}")
 
 
 def _failed(reason: Reason, message: str) -> Failure:

@@ -14,6 +14,7 @@ from dstack.model.pool import Attempt
 from dstack.model.refs import RunKey
 from dstack.store.artifacts import DiskFull, Tree, place
 from dstack.store.store import Store
+from runner import absolute
 from runner.cancelling import Cancel
 from runner.executor import Executor, Launch, StartFailed
 from runner.held import Failure, Held
@@ -66,8 +67,8 @@ class Place:
     labels: Mapping[str, str]
 
 
-def launch_of(held: Held, place_: Place) -> Launch:
-    """What the executor is told."""
+def launch_of(held: Held, place_: Place, mounts: Mapping[str, Path] | None = None) -> Launch:
+    """What the executor is told. `mounts`: inputs at absolute paths."""
     attempt = held.attempt
     own = {"run": attempt.run, "job": attempt.job, "attempt": str(attempt.attempt)}
     return Launch(
@@ -78,6 +79,7 @@ def launch_of(held: Held, place_: Place) -> Launch:
         tree=place_.workspaces.tree(held.key),
         folder=place_.workspaces.folder(held.key),
         labels={**place_.labels, **own},
+        mounts=mounts or {},
     )
 
 
@@ -93,23 +95,36 @@ def prepare(held: Held, place_: Place, cancel: Cancel) -> None:
     if place_.workspaces.folder(held.key).exists() and place_.executor.adopt(launch_of(held, place_)):
         return
     try:
-        _place_all(held, place_, cancel)
+        artifacts = _place_all(held, place_, cancel)
         cancel.check()
-        place_.executor.start(launch_of(held, place_))
+        mounts = absolute.mounts(place_.workspaces.folder(held.key), artifacts)
+        place_.executor.start(launch_of(held, place_, mounts))
     except OSError as error:
         raise StartFailed(*_of_disk(error)) from error
 
 
-def _place_all(held: Held, place_: Place, cancel: Cancel) -> None:
+def _place_all(held: Held, place_: Place, cancel: Cancel) -> tuple[str, ...]:
+    """Code and inputs; the artifacts that were put in place."""
     attempt = held.attempt
     cancel.check()
     with _Step(Reason.CHECKOUT, "the code could not be checked out"):
         place_.workspaces.check_out(held.key, RunKey.from_text(attempt.run), attempt.snapshot)
-    tree = Tree(root=place_.workspaces.tree(held.key), working_dir=held.job.working_dir)
+    tree, artifacts = _tree(held, place_), list[str]()
     for digest, under in _inputs(attempt):
         cancel.check()
         with _Step(Reason.INPUT_MISSING, "an input could not be put in place"):
-            place(place_.open_store(attempt.store), digest, tree, under=under, progress=cancel.check)
+            store = place_.open_store(attempt.store)
+            artifacts += place(store, digest, tree, under=under, progress=cancel.check).artifacts
+    return tuple(artifacts)
+
+
+def _tree(held: Held, place_: Place) -> Tree:
+    """Only a container has absolute paths of its own."""
+    root = place_.workspaces.tree(held.key)
+    if held.job.image is None or not _inputs(held.attempt):
+        return Tree(root=root, working_dir=held.job.working_dir)
+    inputs = absolute.inputs_in(place_.workspaces.folder(held.key))
+    return Tree(root=root, working_dir=held.job.working_dir, absolute=inputs)
 
 
 def _inputs(attempt: Attempt) -> list[tuple[str, str]]:

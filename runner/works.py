@@ -13,6 +13,7 @@ from dstack.model.world import Moment
 from dstack.store.artifacts import Tree
 from dstack.store.log_writer import LogWriter
 from runner import facts
+from runner.absolute import Exports, export_all
 from runner.cancelling import Cancel, Cancelled
 from runner.duty import Action, Discard, Finish, Prepare, Send
 from runner.executor import OUTPUT, Executor, Exit, StartFailed
@@ -144,10 +145,10 @@ class Works:
         return facts.prepared
 
     def _finish(self, held: Held, cancel: Cancel, artifacts: bool) -> Fact:  # noqa: FBT001 (bound in `do`)
-        tree = self._tree(held) if artifacts else None
+        find = (lambda: self._tree(held)) if artifacts else None
         shipment, store = self._shipment(held), self._tools.open_store
         try:
-            remains = Remains(held=held, shipment=shipment, store=store(held.attempt.store), tree=tree)
+            remains = Remains(held=held, shipment=shipment, store=store(held.attempt.store), find=find)
         except DstackError as error:
             message = f"the store {held.attempt.store} can't be used: {error}"
             raise HeldUp(Failure(reason=Reason.UPLOAD_FAILED, message=message)) from error
@@ -188,7 +189,11 @@ class Works:
         )
 
     def _tree(self, held: Held) -> Tree:
-        return Tree(root=self._tools.workspaces.tree(held.key), working_dir=held.job.working_dir)
+        root, executor = self._tools.workspaces.tree(held.key), self._executor(held)
+        if not isinstance(executor, Exports) or not any(path.startswith("/") for path in held.job.artifacts):
+            return Tree(root=root, working_dir=held.job.working_dir)
+        exported = export_all(executor, held.key, self._tools.workspaces.folder(held.key), held.job.artifacts)
+        return Tree(root=root, working_dir=held.job.working_dir, absolute=exported)
 
     def _output(self, held: Held) -> Path:
         return self._tools.workspaces.folder(held.key) / OUTPUT
