@@ -1,0 +1,35 @@
+"""Runs in containers, from the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.calls import desk
+from tests.docker_engine import DockerEngine
+
+WORKFLOWS = """\
+workflows:
+  - name: make
+    image: {image}
+    commands: mkdir -p out && echo "made in $(hostname | wc -c)" && echo made > out/made.txt
+    artifacts: [out]
+  - name: use
+    image: {image}
+    depends-on: [make]
+    commands: cat out/made.txt && exit 4
+"""
+
+
+@pytest.mark.docker
+def test_a_chain_in_containers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], docker_engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", docker_engine.url)
+    at = desk(tmp_path, capfd)
+    at.write(".dstack/workflows.yaml", WORKFLOWS.format(image=docker_engine.busybox()))
+    (at.folder / ".dstack/variables.yaml").unlink()
+    answer = at.dstack("run", "use", "--local", "--name", "first")
+    assert answer.code == 1, answer
+    assert "use  | made" in answer.out
+    jobs = at.dstack("status", "first", "--json").json[0]["jobs"]
+    assert [(job["status"], job["exit_code"]) for job in jobs] == [("DONE", 0), ("FAILED", 4)]
