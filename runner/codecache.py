@@ -12,10 +12,12 @@ from dstack.model import refs
 from dstack.model.errors import Unavailable
 from dstack.model.job import Reason
 from dstack.model.refs import RunKey
+from runner import processes
 from runner.executor import StartFailed
 
 KEPT = "refs/kept"
 KEEP = 64
+KILL_SECONDS = 5.0
 FETCH_SECONDS = 1800.0
 # What a killed git leaves behind. Under our lock nobody else can be using these.
 STALE = ("*.lock", "refs/kept/*.lock", "objects/pack/tmp_*", "objects/tmp_objdir-*")
@@ -26,9 +28,10 @@ class CodeCache:
     """A bare repository of our own, disposable at any time. `path` is its folder, `remote_url` the state remote."""
 
     def __init__(self, path: Path, remote_url: str) -> None:
-        """Nothing is made before the first fetch."""
+        """End the gits of a runner that died, which may be writing here still. Nothing is made before a fetch."""
         self.path, self.url = path, remote_url
         self._lock = threading.Lock()
+        processes.kill_marked(f"GIT_DIR={path}".encode(), KILL_SECONDS)
 
     def fetch(self, key: RunKey, snapshot: str) -> None:
         """Have the snapshot (a full id) here, whole. Raises StartFailed; Unavailable while the remote is away."""
@@ -89,7 +92,7 @@ class CodeCache:
             return
         self._forget()
         self.path.mkdir(parents=True)
-        git.output(git.Context(folder=self.path), "init", "--bare", "--quiet", "--template=", ".")
+        git.output(self.context(), "init", "--bare", "--quiet", "--template=")
         (self.path / KEPT).mkdir()
         (self.path / "whole").touch()
 

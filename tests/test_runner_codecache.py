@@ -119,16 +119,13 @@ def test_a_cache_forgets_what_was_not_used_for_long(spaces: Workspaces, remote: 
     assert not (kept / snapshot).exists()
 
 
+@pytest.mark.lfs
 def test_files_kept_in_lfs_are_there(remote: Remote, tmp_path: Path) -> None:
-    if shutil.which("git-lfs") is None:
-        (remote.work / "big.bin").write_bytes(b"no lfs on this machine\n")
-    else:
-        sh(remote.work, "lfs", "install", "--local", "--skip-repo")
-        sh(remote.work, "config", "core.hooksPath", "/dev/null")
-        sh(remote.work, "lfs", "track", "*.bin")
-        (remote.work / "big.bin").write_bytes(os.urandom(100_000))
+    sh(remote.work, "lfs", "install", "--local", "--skip-repo")
+    sh(remote.work, "config", "core.hooksPath", "/dev/null")
+    sh(remote.work, "lfs", "track", "*.bin")
+    (remote.work / "big.bin").write_bytes(os.urandom(100_000))
     snapshot = remote.snapshot()
-    if shutil.which("git-lfs"):
-        sh(remote.work, "lfs", "push", "--all", remote.path.as_uri(), "main")
+    sh(remote.work, "lfs", "push", "--all", remote.path.as_uri(), "main")
     spaces = Workspaces(tmp_path / "spaces", CodeCache(tmp_path / "code.git", str(remote.path)))
     assert (spaces.checkout(KEY, snapshot) / "big.bin").read_bytes() == (remote.work / "big.bin").read_bytes()

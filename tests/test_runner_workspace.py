@@ -226,21 +226,8 @@ def test_killed_in_the_middle_the_next_start_makes_it_right(remote: Remote, tmp_
         process.stdout.readline()
         time.sleep(pause)
         process.send_signal(signal.SIGKILL)
-    kill_gits(tmp_path)
     spaces = Workspaces(tmp_path / "spaces", CodeCache(tmp_path / "code.git", str(remote.path)))
     assert content(spaces.checkout(KEY, snapshot)) == content(remote.work)
-
-
-def kill_gits(folder: Path) -> None:
-    """A git in a group of its own would outlive the killed process and finish its work."""
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                environment = (path / "environ").read_bytes()
-            except OSError:
-                continue
-            if f"GIT_DIR={folder}/code.git".encode() in environment:
-                os.kill(int(path.name), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("text", ["", "clean", "clean x y", "\0", "used " + "0" * 40])

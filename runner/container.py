@@ -1,0 +1,216 @@
+"""The Docker executor: a container per attempt, whose name is the attempt's lock, and which outlives the runner."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+
+from dstack.model.errors import Failed, Unavailable
+from dstack.model.job import Reason
+from runner import handover, image, processes, recipe, script
+from runner.engine import Engine
+from runner.engine_values import Container, Refused, State
+from runner.executor import Exit, Launch, Signal, StartFailed
+from runner.following import Following
+from runner.streams import Stream
+from runner.unpack import unpack
+
+KILLED = 137
+TERM_ALL = ["sh", "-c", "kill -TERM -1"]
+OWNER_SECONDS = 600
+
+
+class DockerExecutor:
+    """Runs attempts in containers of one engine. `instance` is the runner's: it marks what is ours."""
+
+    name = "docker"
+
+    def __init__(self, wake: Callable[[], None], *, instance: str, base_url: str | None = None) -> None:
+        """Connect; `base_url` None means the engine the `docker` command would use. Raises Unavailable."""
+        self._wake, self._instance = wake, instance
+        self._engine = Engine(base_url)
+        self._followed: dict[str, Following] = {}
+        self._starting: dict[str, Signal | None] = {}
+
+    def start(self, launch: Launch) -> None:
+        """Pull the image if it is absent, create the container and start it. Raises StartFailed."""
+        if launch.key in self._followed:
+            return
+        self._starting[launch.key] = None
+        try:
+            self._start(launch)
+        except Refused as refused:
+            raise recipe.refusal(launch.job, refused) from refused
+        except (Unavailable, Failed) as error:
+            raise StartFailed(Reason.INTERNAL, str(error)) from error
+        except OSError as error:
+            msg = f"the attempt's folder on the runner can't be written: {error}"
+            raise StartFailed(Reason.INTERNAL, msg) from error
+        finally:
+            asked = self._starting.pop(launch.key, None)
+        if asked is not None:
+            self.signal(launch.key, asked)
+
+    def adopt(self, launch: Launch) -> bool:
+        """Take over the attempt's container. One that was never started is removed. Raises Unavailable, Failed."""
+        if launch.key in self._followed:
+            return True
+        name = self._name(launch.key)
+        state = self._engine.state(name)
+        if state is None:
+            return False
+        if state.labels.get(recipe.KEY) != launch.key:
+            msg = f"the name {name} is taken by a container that isn't dstack's: rename or remove it"
+            raise Failed(msg)
+        if state.status == "created":
+            self._engine.remove(name)
+            return False
+        self._follow(launch, name, None)
+        return True
+
+    def exited(self, key: str) -> Exit | None:
+        """How it ended; None while it runs. An attempt neither started nor adopted here is lost."""
+        following = self._followed.get(key)
+        if following is None:
+            return Exit(exit_code=None, reason=Reason.LOST, message="nothing is known of this attempt on this runner")
+        return following.exit
+
+    def signal(self, key: str, signal: Signal) -> None:
+        """Signal every process in the container; one whose start is under way won't be started. Raises Unavailable."""
+        if key in self._starting:
+            self._starting[key] = signal
+        following = self._followed.get(key)
+        if following is None or following.exit is not None:
+            return
+        if signal is Signal.KILL:
+            self._engine.kill(following.name, "SIGKILL")
+        else:
+            self._terminate(following.name)
+
+    def remove(self, key: str) -> None:
+        """Remove the container, running or not. Raises Unavailable."""
+        following = self._followed.pop(key, None)
+        if following is not None:
+            following.close()
+        self._engine.remove(self._name(key))
+
+    def leftovers(self) -> tuple[str, ...]:
+        """Keys of this runner's attempts that have a container. Raises Unavailable."""
+        found = self._engine.labelled(f"{recipe.INSTANCE}={self._instance}")
+        return tuple(sorted(labels[recipe.KEY] for labels in found if recipe.KEY in labels))
+
+    def close(self) -> None:
+        """Stop following; the containers go on."""
+        for following in self._followed.values():
+            following.close()
+        self._followed.clear()
+        self._engine.close()
+
+    def export(self, key: str, path: str, target: Path) -> bool:
+        """Copy what stands at the absolute `path` in the container to `target`, which must not exist.
+
+        To be called before `remove`. False where nothing stands there. Raises Invalid, Unavailable, OSError.
+        """
+        with self._engine.archive(self._name(key), path) as archive:
+            if archive is None:
+                return False
+            target.parent.mkdir(parents=True, exist_ok=True)
+            unpack(archive, target)
+        return True
+
+    def _start(self, launch: Launch) -> None:
+        script.start_folder(launch.tree, launch.job)
+        found = image.ready(self._engine, launch.job.image or "")
+        if not handover.is_root(found.user):
+            handover.open_to_all(launch.tree)
+        launch.folder.mkdir(parents=True, exist_ok=True)
+        script.write(launch.folder / "script", launch.script, script.ON_TERM_IN_CONTAINER)
+        self._heed(launch.key)
+        made = recipe.container(launch, self._name(launch.key), found.id, self._instance)
+        try:
+            self._engine.create(made)
+        except Refused as refused:
+            if refused.status != HTTPStatus.CONFLICT:
+                raise
+            if self.adopt(launch):
+                return
+            self._engine.create(made)
+        self._begin(launch, made)
+
+    def _begin(self, launch: Launch, made: Container) -> None:
+        stream = None
+        try:
+            stream = self._engine.attach(made.name)
+            self._engine.start(made.name)
+            self._follow(launch, made.name, stream)
+        except BaseException:
+            if stream is not None:
+                stream.close()
+            with suppress(Unavailable, Refused):
+                self._engine.remove(made.name)
+            raise
+
+    def _heed(self, key: str) -> None:
+        """An image can take long: who was told to end meanwhile isn't started any more."""
+        asked = self._starting.get(key)
+        if asked is not None:
+            reason = Reason.ABORTED if asked is Signal.KILL else Reason.STOPPED
+            raise StartFailed(reason, "it was stopped before it was started")
+
+    def _follow(self, launch: Launch, name: str, stream: Stream | None) -> None:
+        following = Following(self._engine, launch, name, self._concluded)
+        following.begin(stream, self._wake)
+        self._followed[launch.key] = following
+
+    def _concluded(self, following: Following, state: State) -> Exit:
+        """The exit of a container in its last state."""
+        self._give_back(following, state)
+        found = self._engine.image(state.image)
+        oom = state.oom and state.exit_code == KILLED
+        reason, message = (Reason.OOM, recipe.OUT_OF_MEMORY) if oom else recipe.shell_trouble(following.launch, state)
+        return Exit(
+            exit_code=state.exit_code,
+            signal=9 if state.exit_code == KILLED else None,
+            oom=oom,
+            reason=reason,
+            message=message,
+            image=found.digest if found else state.image,
+        )
+
+    def _give_back(self, following: Following, state: State) -> None:
+        """Make what the container's root wrote into the tree ours, so that we can read and remove it."""
+        tree = following.launch.tree
+        if os.geteuid() == 0 or not handover.has_strangers(tree):
+            return
+        made = recipe.owner(tree, state.image, following.name)
+        try:
+            self._engine.create(made)
+            self._engine.start(made.name)
+            self._engine.wait(made.name, OWNER_SECONDS)
+        finally:
+            self._engine.remove(made.name)
+
+    def _terminate(self, name: str) -> None:
+        """SIGTERM to all of the container: from outside where we may, else from within."""
+        state = self._engine.state(name)
+        if state is None or state.status != "running":
+            return
+        if os.geteuid() == 0 and state.id in control_groups(state.pid):
+            processes.terminate_below(state.pid)
+            return
+        try:
+            self._engine.execute(name, TERM_ALL)
+        except Refused:
+            self._engine.kill(name, "SIGTERM")
+
+    def _name(self, key: str) -> str:
+        return f"dstack-{self._instance}-{key}"
+
+
+def control_groups(pid: int) -> str:
+    """The control groups of a process on this machine: for a container's they contain its id."""
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

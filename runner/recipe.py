@@ -1,0 +1,89 @@
+"""A launch as a container: mounts, limits, labels; and why an engine may refuse to start it."""
+
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
+
+from dstack.model.job import Job, Reason, Resources
+from runner import script
+from runner.engine_values import Container, Refused, State
+from runner.executor import OUTPUT, Launch, StartFailed
+from runner.frames import read_frame
+
+TREE, SCRIPT = "/workflow", "/dstack/script"
+PREFIX = "dstack."
+KEY, INSTANCE = PREFIX + "key", PREFIX + "instance"
+SHM_DEFAULT = 1024**3
+NOT_FOUND = 127
+OUT_OF_MEMORY = "it needed more memory than its limit: raise resources.memory"
+
+
+def container(launch: Launch, name: str, image: str, instance: str) -> Container:
+    """What to create for an attempt. Raises StartFailed."""
+    resources = launch.job.resources
+    own = {KEY: launch.key, INSTANCE: instance}
+    return Container(
+        name=name,
+        image=image,
+        argv=(*script.shell(launch.job), SCRIPT),
+        environment=launch.environment,
+        folder=str(PurePosixPath(TREE, launch.job.working_dir)),
+        labels={PREFIX + label: value for label, value in launch.labels.items()} | own,
+        binds=((launch.tree, TREE, False), (launch.folder / "script", SCRIPT, True)),
+        cpu=resources.cpu,
+        memory=resources.memory,
+        shm_size=shm_size(resources),
+    )
+
+
+def owner(tree: Path, image: str, name: str) -> Container:
+    """A container that gives all of a tree to the user we are not: root in a container owns what it wrote."""
+    status = tree.stat()
+    give = f"chown -R {status.st_uid}:{status.st_gid} {TREE}"
+    return Container(
+        name=f"{name}-owner",
+        image=image,
+        argv=("sh", "-c", give),
+        environment={},
+        folder="/",
+        labels={},
+        binds=((tree, TREE, False),),
+        user="0",
+    )
+
+
+def shm_size(resources: Resources) -> int:
+    """Bytes of shared memory: as asked for, else half the memory limit, else 1 GiB."""
+    return resources.shm_size or (resources.memory // 2 if resources.memory else SHM_DEFAULT)
+
+
+def shell_trouble(launch: Launch, state: State) -> tuple[Reason | None, str]:
+    """The init process says on stderr that the shell isn't there, and ends with 127, as a shell does for a command."""
+    if state.exit_code != NOT_FOUND:
+        return None, ""
+    with (launch.folder / OUTPUT).open("rb") as file:
+        first = read_frame(file)
+    if first is None or not first.data.endswith(
+        f"exec {launch.job.shell} failed: No such file or directory\n".encode()
+    ):
+        return None, ""
+    return Reason.INVALID, no_shell(launch.job)
+
+
+def no_shell(job: Job) -> str:
+    """What to do about an image without the shell."""
+    return (
+        f"the image {job.image} has no {job.shell}: use an image that has it (not a distroless one), or another shell"
+    )
+
+
+def refusal(job: Job, refused: Refused) -> StartFailed:
+    """Why the engine would not start the container, with what to do."""
+    words = refused.words
+    if "executable file not found" in words or f'exec: "{job.shell}"' in words:
+        return StartFailed(Reason.INVALID, no_shell(job))
+    if "bind source path does not exist" in words:
+        msg = f"Docker doesn't see the runner's folders: it must run on the runner's own machine, unconfined ({words})"
+        return StartFailed(Reason.INTERNAL, msg)
+    if refused.status == HTTPStatus.BAD_REQUEST:  # limits that the machine doesn't have
+        return StartFailed(Reason.INVALID, f"Docker can't make a container of this job: {words}")
+    return StartFailed(Reason.INTERNAL, f"Docker can't start the container: {words}; see its log on the runner")
