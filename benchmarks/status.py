@@ -14,15 +14,15 @@ sys.path.insert(0, str(ROOT))
 
 from cli.daemons import controller_daemon  # noqa: E402 (behind the path)
 from cli.preparing import Order, prepare  # noqa: E402 (likewise)
+from cli.reading import Reader  # noqa: E402 (likewise)
 from cli.run_options import RunOptions  # noqa: E402 (likewise)
 from cli.session import open_session, set_up  # noqa: E402 (likewise)
 from cli.stopping import Wish, ask_for  # noqa: E402 (likewise)
-from cli.reading import Reader  # noqa: E402 (likewise)
+from controller.main import moment  # noqa: E402 (likewise)
 from dstack.ledger.gitledger import GitLedger  # noqa: E402 (likewise)
 from dstack.ledger.submit import submit  # noqa: E402 (likewise)
 from dstack.model import runtext  # noqa: E402 (likewise)
 from dstack.model.runspec import Desired  # noqa: E402 (likewise)
-from controller.main import moment  # noqa: E402 (likewise)
 
 RUNS = 500
 TIMES = 7
