@@ -1,5 +1,6 @@
 """The Docker executor: a container per attempt, whose name is the attempt's lock, and which outlives the runner."""
 
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,6 +20,8 @@ from runner.unpack import unpack
 KILLED = 137
 TERM_ALL = ["sh", "-c", "kill -TERM -1"]
 OWNER_SECONDS = 600
+
+logger = logging.getLogger(__name__)
 
 
 class DockerExecutor:
@@ -94,6 +97,8 @@ class DockerExecutor:
         if following is not None:
             following.close()
         self._engine.remove(self._name(key))
+        if os.geteuid() != 0:
+            self._engine.remove(recipe.owner_name(self._name(key)))
 
     def leftovers(self) -> tuple[str, ...]:
         """Keys of this runner's attempts that have a container. Raises Unavailable."""
@@ -184,10 +189,13 @@ class DockerExecutor:
         if os.geteuid() == 0 or not handover.has_strangers(tree):
             return
         made = recipe.owner(tree, state.image, following.name)
+        self._engine.remove(made.name)  # of a runner that died meanwhile
         try:
             self._engine.create(made)
             self._engine.start(made.name)
             self._engine.wait(made.name, OWNER_SECONDS)
+        except Refused:
+            logger.exception("the checkout can't be given back", extra={"attempt": following.launch.key})
         finally:
             self._engine.remove(made.name)
 

@@ -12,12 +12,14 @@ from typing import Any
 import docker
 import requests
 from docker import errors, utils
+from docker.context import ContextAPI
 from docker.types import LogConfig, Mount
 
 from dstack.model.errors import Unavailable
 from runner.engine_values import Container, Image, Refused, State
 from runner.streams import Chunks, Stream
 
+USUAL = "unix:///var/run/docker.sock"
 SECONDS = 60
 PIDS = 16384
 # Of the log drivers this one alone keeps bytes that are not UTF-8. The sizes: never throw any of it away.
@@ -29,9 +31,9 @@ class Engine:
 
     def __init__(self, base_url: str | None = None) -> None:
         """Connect. Raises Unavailable."""
-        settings = {"base_url": base_url} if base_url else utils.kwargs_from_env()
+        settings = {"base_url": base_url} if base_url else usual()
         try:
-            answers(str(settings.get("base_url", "unix:///var/run/docker.sock")))
+            answers(str(settings["base_url"]))
             self._api = docker.APIClient(version="auto", timeout=SECONDS, num_pools=64, **settings)
         except (errors.DockerException, requests.RequestException, OSError) as error:
             raise away(error) from error
@@ -175,6 +177,18 @@ class Engine:
     def close(self) -> None:
         """Close the connections."""
         self._api.close()
+
+
+def usual() -> dict[str, Any]:
+    """Where the `docker` command finds its engine: DOCKER_HOST, else the context in use, else the usual socket."""
+    settings: dict[str, Any] = {**utils.kwargs_from_env()}
+    if "base_url" not in settings:
+        try:
+            host = ContextAPI.get_current_context().Host
+        except (errors.DockerException, OSError, ValueError):
+            host = None
+        settings["base_url"] = host or USUAL
+    return settings
 
 
 def answers(url: str) -> None:

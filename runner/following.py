@@ -36,7 +36,7 @@ class Following:
     """
 
     def __init__(self, engine: Engine, launch: Launch, name: str, ended: Callable[["Following", State], Exit]) -> None:
-        """Nothing is read yet. `ended` is called from the thread, and makes the exit of the container's last state."""
+        """Nothing is read yet. `ended` makes an exit of the container's last state; it may raise Unavailable."""
         self.exit: Exit | None = None
         self.launch, self.name = launch, name
         self._engine, self._ended = engine, ended
@@ -61,7 +61,7 @@ class Following:
 
     def _run(self, output: OutputFile, wake: Callable[[], None]) -> None:
         try:
-            self.exit = self._ended(self, self._last_state(output))
+            self.exit = self._to_the_end(output)
         except Closed:
             return
         except Gone:
@@ -76,13 +76,13 @@ class Following:
             output.close()
         wake()
 
-    def _last_state(self, output: OutputFile) -> State:
+    def _to_the_end(self, output: OutputFile) -> Exit:
         """Read until the container has ended and all of its output is in the file."""
         step, pause, full = self._live if self._stream else self._again, PAUSE, 0
         while True:
             try:
                 if (state := step(output)) is not None:
-                    return state
+                    return self._ended(self, state)
             except (Unavailable, NotWritten) as error:
                 full += isinstance(error, NotWritten)
                 if full == FULL_TRIES:

@@ -40,7 +40,7 @@ def owner(tree: Path, image: str, name: str) -> Container:
     status = tree.stat()
     give = f"chown -R {status.st_uid}:{status.st_gid} {TREE}"
     return Container(
-        name=f"{name}-owner",
+        name=owner_name(name),
         image=image,
         argv=("sh", "-c", give),
         environment={},
@@ -49,6 +49,11 @@ def owner(tree: Path, image: str, name: str) -> Container:
         binds=((tree, TREE, False),),
         user="0",
     )
+
+
+def owner_name(name: str) -> str:
+    """The name of the container that gives back what the container `name` wrote."""
+    return f"{name}-owner"
 
 
 def shm_size(resources: Resources) -> int:
