@@ -106,7 +106,7 @@ class Agent:
         self.heart.stop()
         self.works.close()
         try:
-            self._journal.save(self._duty.held, everything=True)
+            self._journal.save_all(self._duty.held)
             self._journal.close()
         except OSError as error:
             LOG.error("the runner's journal could not be written: %s", error)  # noqa: TRY400 (the disk failed)
@@ -142,7 +142,7 @@ class Agent:
         self._duty = replace(self._duty, taking=self._mail.registered and self._leaving is None)
         self._duty, actions = react(self._duty, now)
         try:
-            self._journal.save(self._duty.held)
+            self._journal.save(self._duty.held, now.ticks)
         except OSError as error:
             LOG.error("the runner's journal could not be written: %s", error)  # noqa: TRY400 (the disk failed)
         for action in actions:
@@ -237,7 +237,8 @@ class Agent:
             return 0.0
         pending = self._pending()
         leaving = self._leaving.deadline() if self._leaving else None
-        moments = [next_at(self._duty), self._mail.next_at(pending, now), leaving, now.ticks + LONGEST_PAUSE]
+        own = (self._journal.due_at, leaving, now.ticks + LONGEST_PAUSE)
+        moments = [next_at(self._duty), self._mail.next_at(pending, now), *own]
         return max(0.0, min(moment for moment in moments if moment is not None) - now.ticks)
 
 

@@ -23,6 +23,8 @@ from runner.held import Cause, Failure, Held
 LOG = logging.getLogger(__name__)
 
 INSTANCE_DIGITS = 16
+RUNNING_SECONDS = 0.5
+AGAIN_SECONDS = 5.0
 _INSTANCE_LENGTHS = range(8, 65)
 
 
@@ -43,7 +45,7 @@ class Entry(Value, frozen=True, kw_only=True):
 
 
 class Journal:
-    """Attempts in hand, on disk."""
+    """Attempts in hand, on disk. `due_at`: when `save` is to be called again (ticks)."""
 
     def __init__(self, path: Path) -> None:
         """Open or begin the file. Raises Failed where it can't be read."""
@@ -52,6 +54,7 @@ class Journal:
         except OSError as error:
             msg = f"the runner's journal {path} can't be opened: {error.strerror}"
             raise Failed(msg) from error
+        self.due_at: float | None = None
         self._written: Mapping[str, Held] = {}
 
     def load(self, now: Moment) -> tuple[Held, ...]:
@@ -60,18 +63,32 @@ class Journal:
         self._written = {held.key: held for held in found}
         return tuple(found)
 
-    def save(self, held: Mapping[str, Held], *, everything: bool = False) -> None:
+    def save(self, held: Mapping[str, Held], now: float) -> None:
         """Write down what matters of this, if it changed (one sync). Raises OSError; may then be called again.
 
-        What can be derived again — that an attempt waits, is prepared, is forgotten — is written with the next thing
-        that matters; with `everything` at once.
+        Claims, and why attempts are being ended, are written at once; that they run, within half a second (`now` in
+        ticks): by then most short ones have ended. The rest, which can be derived again, goes with the next write.
         """
-        if everything or any(_matters(self._written.get(key), one) for key, one in held.items()):
-            if self._written != held:
-                self._replace(held.values())
-            storage = cast("DurableStorage", self._db.storage)
-            storage.flush()
-            self._written = dict(held)
+        if any(_is_new_claim(self._written.get(key), one) for key, one in held.items()):
+            self._try(held, now)
+        elif not any(_is_newly_running(self._written.get(key), one) for key, one in held.items()):
+            self.due_at = None
+        elif self.due_at is None:
+            self.due_at = now + RUNNING_SECONDS
+        elif now >= self.due_at:
+            self._try(held, now)
+
+    def save_all(self, held: Mapping[str, Held]) -> None:
+        """Write down all of it now. Raises OSError."""
+        if self._written != held:
+            self._replace(held.values())
+        storage = cast("DurableStorage", self._db.storage)
+        storage.flush()
+        self._written, self.due_at = dict(held), None
+
+    def _try(self, held: Mapping[str, Held], now: float) -> None:
+        self.due_at = now + AGAIN_SECONDS
+        self.save_all(held)
 
     def close(self) -> None:
         """Write the last of it."""
@@ -100,12 +117,14 @@ def instance_of(folder: Path) -> str:
     return instance
 
 
-def _matters(before: Held | None, after: Held) -> bool:
+def _is_new_claim(before: Held | None, after: Held) -> bool:
     if before is None:
-        return after.phase in (Phase.RUNNING, Phase.ENDED)
-    return (before.phase is not after.phase and after.phase in (Phase.RUNNING, Phase.ENDED)) or (
-        before.cause is not after.cause
-    )
+        return after.ended is not None or after.cause is not None
+    return (before.ended is None and after.ended is not None) or before.cause is not after.cause
+
+
+def _is_newly_running(before: Held | None, after: Held) -> bool:
+    return after.phase is Phase.RUNNING and (before is None or before.phase is not Phase.RUNNING)
 
 
 def _entry(held: Held) -> Entry:

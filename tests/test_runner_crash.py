@@ -138,3 +138,18 @@ def test_leftovers_that_nobody_wants_are_removed(office: Office) -> None:
     assert office.executor.launches == {}
     assert list((office.folder / "attempts").iterdir()) == []
     assert office.told(one) == ["started"]
+
+
+def test_a_disk_that_is_full_does_not_stop_the_work(office: Office) -> None:
+    """The journal can't be written; what runs is reported all the same."""
+    one = quick()
+    (office.folder / "journal.json.new").mkdir()
+    office.assign(one)
+    office.settle(3.0)
+    office.executor.end(one.attempt.key)
+    office.settle()
+    assert office.told(one) == ["started", "ended"]
+    (office.folder / "journal.json.new").rmdir()
+    office.new_agent()
+    office.settle()
+    assert office.told(one) == ["started", "ended"]

@@ -1,0 +1,135 @@
+"""A log on its way to the store: whatever is interrupted, nothing is lost, doubled, or kept in memory."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstack.model.errors import Unavailable
+from dstack.store.log_reader import LogReader
+from dstack.store.log_writer import LogWriter
+from dstack.store.memory import MemoryStore
+from runner.frames import STDERR, STDOUT, SYSTEM, Frame, pack
+from runner.shipment import Shipment, say
+
+PREFIX = "logs/fast-rabbit-1.5ab98f2089ae/0123456789ab/1"
+
+
+class Desk:
+    """A file of frames, a store that may be away, and a shipment between them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.output = folder / "output"
+        self.away = False
+        self.puts = 0
+        self.store = MemoryStore(away=lambda: self.away)
+        self.shipment = self.anew()
+
+    def anew(self) -> Shipment:
+        """As after a restart of the runner."""
+        self.shipment = Shipment(self.output, lambda: LogWriter.resume(self.store, PREFIX), began=0.0)
+        return self.shipment
+
+    def write(self, text: bytes, stream: int = STDOUT) -> None:
+        with self.output.open("ab") as file:
+            file.write(pack(Frame(stream, 1_700_000_000.0, text)))
+
+    def read(self) -> tuple[bytes, bool]:
+        reader, data = LogReader(self.store, PREFIX), b""
+        while records := reader.poll(whole=True).records:
+            data += b"".join(record.data for record in records)
+        return data, reader.closed
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_without_output_there_is_an_empty_closed_log(desk: Desk) -> None:
+    desk.shipment.tick(0.0)
+    assert desk.shipment.close([], 1.0) == 0
+    assert desk.read() == (b"", True)
+
+
+def test_it_waits_a_little_and_then_sends(desk: Desk) -> None:
+    desk.write(b"a")
+    desk.shipment.tick(0.0)
+    assert desk.read() == (b"", False)
+    desk.write(b"b", STDERR)
+    desk.shipment.tick(0.5)
+    assert desk.read() == (b"ab", False)
+
+
+def test_a_frame_that_is_being_written_is_waited_for(desk: Desk) -> None:
+    whole = pack(Frame(STDOUT, 1.0, b"hello"))
+    desk.output.write_bytes(whole[:9])
+    desk.shipment.tick(0.0)
+    desk.shipment.tick(1.0)
+    desk.output.write_bytes(whole)
+    assert desk.shipment.close([], 1.0) == 5
+    assert desk.read() == (b"hello", True)
+
+
+def test_last_words_come_once_however_often_the_store_goes_away(desk: Desk) -> None:
+    desk.write(b"a\n")
+    for _ in range(3):
+        desk.away = True
+        with pytest.raises(Unavailable):
+            desk.shipment.close(["stopped"], 2.0)
+        desk.away = False
+    assert desk.shipment.close(["stopped"], 2.0) == len(b"a\ndstack: stopped\n")
+    desk.shipment.tick(100.0)
+    assert desk.shipment.close(["stopped"], 2.0) == len(b"a\ndstack: stopped\n")
+    assert desk.read() == (b"a\ndstack: stopped\n", True)
+
+
+def test_a_closed_log_stays_as_it_is_after_a_restart(desk: Desk) -> None:
+    desk.write(b"a\n")
+    size = desk.shipment.close(["stopped"], 2.0)
+    assert desk.anew().close(["stopped"], 3.0) == size
+    assert desk.read() == (b"a\ndstack: stopped\n", True)
+
+
+def test_a_damaged_file_gives_what_comes_before(desk: Desk) -> None:
+    desk.write(b"good\n")
+    with desk.output.open("ab") as file:
+        file.write(b"\xff" * 50)
+    desk.shipment.close([], 1.0)
+    assert desk.read() == (b"good\n", True)
+
+
+def test_much_output_is_sent_chunk_by_chunk(desk: Desk) -> None:
+    for number in range(64):
+        desk.write(bytes([number]) * 100_000)
+    desk.shipment.tick(0.0)
+    assert len(desk.read()[0]) > 5_000_000, "what fills chunks doesn't wait"
+    assert desk.shipment.close([], 1.0) == 6_400_000
+    data, closed = desk.read()
+    assert closed
+    assert data == b"".join(bytes([number]) * 100_000 for number in range(64))
+
+
+def test_dstack_says_its_own_before_the_commands_do(desk: Desk) -> None:
+    say(desk.output, "the remote is away", 1.0)
+    desk.write(b"hello\n")
+    desk.shipment.close([], 1.0)
+    assert desk.read()[0] == b"dstack: the remote is away\nhello\n"
+
+
+@given(st.lists(st.tuples(st.sampled_from([STDOUT, STDERR, SYSTEM]), st.binary(max_size=40)), max_size=20), st.data())
+def test_any_interruption_loses_and_doubles_nothing(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    desk, now = Desk(tmp_path_factory.mktemp("log")), 0.0
+    for stream, text in pieces:
+        desk.write(text, stream)
+        now += data.draw(st.sampled_from([0.0, 0.6, 70.0]))
+        desk.away = data.draw(st.booleans())
+        desk.shipment.tick(now)
+        if data.draw(st.booleans()):
+            desk.anew()
+    desk.away = False
+    desk.shipment.close([], 1.0)
+    assert desk.read() == (b"".join(text for _, text in pieces), True)
