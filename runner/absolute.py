@@ -30,9 +30,12 @@ def inputs_in(folder: Path) -> Callable[[str], Path | None]:
 
 
 def mounts(folder: Path, artifacts: Iterable[str]) -> Mapping[str, Path]:
-    """What of these absolute artifacts was put there, by its path in the container."""
+    """What of these absolute artifacts was put there, by its path in the container.
+
+    Not what is a symbolic link itself: an engine would follow it on this machine.
+    """
     places = {path: folder / INPUTS / _name(path) for path in artifacts if path.startswith("/")}
-    return {path: place for path, place in places.items() if place.exists()}
+    return {path: place for path, place in places.items() if place.exists() and not place.is_symlink()}
 
 
 def export_all(executor: Exports, key: str, folder: Path, declared: Iterable[str]) -> Callable[[str], Path | None]:

@@ -21,6 +21,7 @@ def container(launch: Launch, name: str, image: str, instance: str) -> Container
     """What to create for an attempt. Raises StartFailed."""
     resources = launch.job.resources
     own = {KEY: launch.key, INSTANCE: instance}
+    inputs = ((here, path, False) for path, here in sorted(launch.mounts.items()))
     return Container(
         name=name,
         image=image,
@@ -28,7 +29,7 @@ def container(launch: Launch, name: str, image: str, instance: str) -> Container
         environment=launch.environment,
         folder=str(PurePosixPath(TREE, launch.job.working_dir)),
         labels={PREFIX + label: value for label, value in launch.labels.items()} | own,
-        binds=((launch.tree, TREE, False), (launch.folder / "script", SCRIPT, True)),
+        binds=((launch.tree, TREE, False), (launch.folder / "script", SCRIPT, True), *inputs),
         cpu=resources.cpu,
         memory=resources.memory,
         shm_size=shm_size(resources),

@@ -20,7 +20,7 @@ from dstack.model import keys, refs
 from dstack.model.events import Assigned, Ended, Started
 from dstack.model.job import Job, job_oid, to_bytes
 from dstack.model.observation import AppendNotes, Change, SetAssignments
-from dstack.model.pool import Attempt, Phase
+from dstack.model.pool import Attempt, Input, Phase
 from dstack.model.refs import RunKey
 from dstack.model.runspec import Desired
 from dstack.store.heartbeats import read_runners
@@ -90,11 +90,11 @@ class Pool:
             process.kill()
             process.wait()
 
-    def assign(self, *jobs: Job) -> None:
-        """Assign the first attempt of each, beside what is assigned."""
+    def assign(self, *jobs: Job, inputs: tuple[str, ...] = ()) -> None:
+        """Assign the first attempt of each, beside what is assigned; `inputs`: digests of manifests."""
         seen = self.ledger.observe()
         instance = seen.runners[NAME].instance
-        new = {attempt.key: (attempt, job) for job in jobs for attempt in [self._attempt(job, instance)]}
+        new = {attempt.key: (attempt, job) for job in jobs for attempt in [self._attempt(job, instance, inputs)]}
         self.assigned |= new
         decided = AppendNotes(
             key=self.key,
@@ -153,7 +153,7 @@ class Pool:
         registration = self.ledger.observe().runners.get(NAME)
         return registration.start if registration else None
 
-    def _attempt(self, job: Job, instance: str) -> Attempt:
+    def _attempt(self, job: Job, instance: str, inputs: tuple[str, ...]) -> Attempt:
         oid = job_oid(job)
         return Attempt(
             repository=REPOSITORY,
@@ -164,6 +164,7 @@ class Pool:
             attempt=1,
             instance=instance,
             nonce=f"nonce-{job.workflow}",
+            inputs=tuple(Input(job="0" * 12, manifest=digest) for digest in inputs),
             log=keys.log(str(self.key), oid, 1),
             store=self.url,
             order=job.workflow,
