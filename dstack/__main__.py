@@ -25,12 +25,12 @@ def runner_main() -> int:
 
 def _enter(door: str) -> int:
     """Import a door by its name, late: only now is the path right, and the kernel imports nothing above it."""
-    sys.path.insert(0, _HERE)
-    rival = rival_distribution(sys.path)
-    if rival is not None:
-        sys.stderr.write(_explanation(rival))
-        return 1
     try:
+        sys.path.insert(0, _HERE)
+        rival = rival_distribution(sys.path)
+        if rival is not None:
+            sys.stderr.write(_explanation(rival))
+            return 1
         code: int = importlib.import_module(door).main()
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -272,11 +272,16 @@ def test_a_remote_that_goes_away_in_the_middle_and_comes_back(at: Desk) -> None:
         assert "can't be reached" in err
 
 
-@pytest.mark.parametrize("seconds", [0.08, 0.16, 0.24, 0.32, 0.4, 0.5])
+ENTER = "import sys; from dstack.__main__ import main; print('entering', flush=True); sys.exit(main())"
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.08, 0.16, 0.24, 0.32, 0.4, 0.5])
 def test_an_interrupt_at_any_stage_leaves_all_or_nothing(at: Desk, seconds: float) -> None:
     assert at.dstack("init").code == 0
-    command = [sys.executable, "-m", "dstack", "-C", str(at.folder), "run", "hello", "--name", "first"]
+    command = [sys.executable, "-c", ENTER, "-C", str(at.folder), "run", "hello", "--name", "first"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    process.stdout.readline()
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
