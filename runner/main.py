@@ -90,6 +90,7 @@ class RunnerDaemon:
         """Until shut down. Raises Failed where it can't be a runner, or is one no more; Unavailable, Invalid."""
         with locked(self._parts.folder):
             agent = self._agent = self._make()
+            _keep_name(self._parts, agent)
             if self._wish is not None:
                 agent.shutdown(stop_attempts=self._wish)
             waker = Loop(self._wake, name="runner", poll=self._parts.poll, watched=self._parts.watched)
@@ -184,10 +185,28 @@ def _repository(ledger: Ledger, parts: RunnerParts) -> str:
     if repository is None:
         msg = f"{parts.remote} holds no dstack repository yet: run `dstack init` in a clone of it"
         raise Failed(msg)
-    scratch = memory.with_name("repository.new")
-    scratch.write_text(repository)
-    scratch.replace(memory)
+    _write(memory, repository)
     return repository
+
+
+def _keep_name(parts: RunnerParts, agent: Agent) -> None:
+    """Remember the name. Raises Failed where it is another and attempts are in hand: nobody would find them then."""
+    memory = parts.folder / "name"
+    before = memory.read_text() if memory.exists() else parts.name
+    if before != parts.name and agent.held:
+        agent.close()
+        msg = (
+            f"this runner has {len(agent.held)} attempt(s) in hand as {before}: start it once more under that name "
+            f"(dstack-runner config --name {before}) until they have ended, then rename it"
+        )
+        raise Failed(msg)
+    _write(memory, parts.name)
+
+
+def _write(path: Path, text: str) -> None:
+    scratch = path.with_name(f"{path.name}.new")
+    scratch.write_text(text)
+    scratch.replace(path)
 
 
 def _registration(parts: RunnerParts, repository: str, instance: str) -> Registration:

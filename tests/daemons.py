@@ -35,9 +35,9 @@ import signal, sys
 from pathlib import Path
 from dstack.model.pool import Capacity
 from runner.main import RunnerDaemon, RunnerParts
-folder, remote, store, *executors = sys.argv[1:]
+folder, remote, store, name, *executors = sys.argv[1:]
 daemon = RunnerDaemon(RunnerParts(
-    folder=Path(folder), remote=remote, watched=Path(remote), store=store, name="quick-owl",
+    folder=Path(folder), remote=remote, watched=Path(remote), store=store, name=name,
     capacity=Capacity(cpu=2.0, memory=2**33), executors=tuple(executors),
 ))
 for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,14 +76,14 @@ class Pool:
         self.store = open_store(self.url, REPOSITORY, create=True)
 
     @contextmanager
-    def runner(self) -> Iterator["subprocess.Popen[bytes]"]:
-        """The daemon, registered; killed at the end if it still runs."""
-        argv = [sys.executable, "-c", PROGRAM, str(self.state), str(self.remote), self.url, *self.executors]
-        before = self._start()
+    def runner(self, name: str = NAME, *, registered: bool = True) -> Iterator["subprocess.Popen[bytes]"]:
+        """The daemon; killed at the end if it still runs. `registered`: not before it is."""
+        argv = [sys.executable, "-c", PROGRAM, str(self.state), str(self.remote), self.url, name, *self.executors]
+        before = self._start() if registered else None
         with (self.folder / "daemon.log").open("ab") as log:
             process = subprocess.Popen(argv, cwd=Path(__file__).parent.parent, stderr=log)
         try:
-            wait_until(lambda: self._start() != before or process.poll() is not None)
+            wait_until(lambda: not registered or self._start() != before or process.poll() is not None)
             assert process.poll() is None, (self.folder / "daemon.log").read_text()
             yield process
         finally:

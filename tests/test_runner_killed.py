@@ -121,6 +121,33 @@ def test_a_second_daemon_on_the_folder_refuses(pool: Pool) -> None:
         assert runner.poll() is None
 
 
+def test_a_runner_is_not_renamed_while_it_has_attempts_in_hand(pool: Pool) -> None:
+    job = a_job(commands=(COUNT, "echo x > out"))
+    with pool.runner() as runner:
+        pool.assign(job)
+        wait_until(lambda: bool(pool.events(job)))
+        time.sleep(0.6)
+        kill(runner)
+    with pytest.raises(AssertionError, match="in hand as quick-owl"), pool.runner("sly-fox"):
+        pass
+    with pool.runner():
+        ended_well(pool, job, LINES)
+
+
+def test_what_runs_is_looked_after_while_the_remote_is_away(pool: Pool) -> None:
+    job = a_job(commands=(COUNT, "echo x > out"))
+    with pool.runner() as runner:
+        pool.assign(job)
+        wait_until(lambda: bool(pool.events(job)))
+        time.sleep(0.6)
+        kill(runner)
+    away = pool.remote.rename(pool.remote.with_name("away.git"))
+    with pool.runner(registered=False):
+        wait_until(lambda: pool.log(job)[1])
+        away.rename(pool.remote)
+        ended_well(pool, job, LINES)
+
+
 def test_a_runner_that_is_ended_leaves_its_jobs_to_the_next(pool: Pool) -> None:
     job = a_job(commands=(COUNT, "echo x > out"))
     with pool.runner() as runner:
