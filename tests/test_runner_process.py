@@ -23,7 +23,7 @@ from runner.shim import output as shim_output
 from runner.shim.order import Order
 from tests.attempts import ended, frames, launch, output, shows, until
 
-INSTANCE = "0f0f0f0f"
+INSTANCE = f"0f0f0f0f{os.getpid():x}"  # the workers of one test session leave one another alone
 
 
 @pytest.fixture
