@@ -55,7 +55,7 @@ class Exit:
     oom: bool = False
     reason: Reason | None = None
     message: str = ""
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     image: str | None = None
 
 
@@ -81,7 +81,7 @@ class Executor(Protocol):
         ...
 
     def adopt(self, launch: Launch) -> bool:
-        """After a restart: take over what an earlier process started for this key. False where nothing of it is left."""
+        """After a restart: take over what an earlier process started for this key. False where nothing is left."""
         ...
 
     def exited(self, key: str) -> Exit | None:
