@@ -21,7 +21,7 @@ def controller_daemon(
 ) -> ControllerDaemon:
     """A controller with a cache of its own. `poll` in seconds; `only`: for this run alone."""
     repository = seen.known_repository()
-    cache = Cache(session.place / "controller", session.remote.url, borrow=session.remote.objects)
+    cache = Cache(session.place / "controller", session.remote.url)
     parts = ControllerParts(
         ledger=GitLedger(cache),
         store=seen.store_url,

@@ -72,10 +72,11 @@ class Place:
         return submit(self.ledger, snapshot, spec(name, snapshot.commit))
 
 
-def place(folder: Path, cache: Path) -> Place:
-    """What a command started in `folder` works with."""
+def place(folder: Path, cache: Path, *, fetching: bool = False) -> Place:
+    """What a command started in `folder` works with; `fetching`: as if the remote were on another machine."""
     code = find_code(folder)
-    made = Cache(cache, code.remote().url, borrow=code.objects)
+    url = code.remote().url
+    made = Cache(cache, f"file://{url}" if fetching else url, borrow=code.objects)
     return Place(code, made, GitLedger(made))
 
 

@@ -29,7 +29,7 @@ def make(cache: Cache, *names: str) -> list[RefUpdate]:
 
 def test_what_was_won_is_in_the_remote_and_in_the_cache(tmp_path: Path) -> None:
     remote = bare(tmp_path / "r.git")
-    cache = cache_of(remote)
+    cache = Cache(tmp_path / "cache", f"file://{remote}")
     updates = make(cache, ONE, TWO)
     assert cache.push(updates, atomic=True).won
     assert cache.objects.refs() == {one.ref: one.new for one in updates} == cache.poll()

@@ -1,14 +1,14 @@
 """A bare repository of our own for each state remote: what was fetched, and what is to be pushed. Disposable."""
 
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dstack.ledger import folder, git, push, stamp
+from dstack.ledger import folder, git, push
 from dstack.ledger.git import Context
-from dstack.ledger.objects import Damaged
+from dstack.ledger.localrefs import LocalRefs
+from dstack.ledger.objects import Damaged, Objects
 from dstack.ledger.push import Line, RefUpdate
 from dstack.model import refs
 from dstack.model.errors import Failed, Unavailable
@@ -22,8 +22,6 @@ _LOOSE_REFS = 256
 # From so many refs on, git's one transaction is quicker than setting each.
 _MANY = 20
 _ZERO = "0" * 40
-# A look at a local remote's files saves a fetch, but never for longer than this (seconds).
-_TRUSTED = 3.0
 _TIDY_EVERY = 500
 # A local remote would look after each push whether to tidy itself; now and then is enough.
 _AUTOGC_EVERY = 50
@@ -52,8 +50,9 @@ class Cache:
     def __init__(self, path: Path, url: str, *, borrow: Path | None = None, context: Context | None = None) -> None:
         """Open, or create, the cache at `path` (an absolute one) of the remote at `url`.
 
-        `borrow`: a folder of objects (of the user's repository) that needn't be fetched or copied. `context`: how git
-        runs (time limit, prompts). Raises Failed where the folder can't be written.
+        `borrow`: a folder of objects (of the user's repository) that needn't be copied; those of a remote on this
+        machine are borrowed anyway. `context`: how git runs (time limit, prompts). Raises Failed where the folder can't
+        be written.
         """
         self.path = path
         self.url = url
@@ -61,23 +60,21 @@ class Cache:
         self._context = replace(context or Context(folder=path), folder=path)
         self._known: Mapping[str, str] = {}
         self._loose = 0
-        self._local = Path(url) if Path(url).is_absolute() else None
-        self._stamp: stamp.Stamp | None = None
-        self._fetched_at = 0.0
-        self._inode = 0
-        self._fetches = 0
+        self._local = LocalRefs(Path(url)) if Path(url).is_absolute() else None
         self._pushes = 0
-        self.objects = folder.open_folder(path, borrow)
+        self._lenders = tuple(dict.fromkeys(one for one in (borrow, self._local and Path(url) / "objects") if one))
+        self.objects: Objects
+        self._marks: object = None
+        self._open()
 
     def poll(self) -> Mapping[str, str]:
         """All polled refs with their ids, after exactly one fetch. Raises Unavailable, Failed.
 
-        A damaged cache is thrown away and made anew, which takes a second fetch. Where the files of a local remote show
-        that nothing has changed since the last fetch, there is none.
+        A damaged cache is thrown away and made anew, which takes a second fetch. On this machine the remote's objects
+        are borrowed and its refs are read from their files, so that a poll starts no process.
         """
-        before = stamp.take(self._local) if self._local else None
-        if before is not None and before == self._stamp and self._is_fresh():
-            return self._known
+        if self._local and (read := self._local.read()) is not None:
+            return self._looked(read)
         with folder.lock(self.path):
             try:
                 found = self._fetch_all()
@@ -86,10 +83,6 @@ class Cache:
                 found = self._fetch_again()
             self._pack_refs(found)
         self._known = found
-        self._stamp, self._fetched_at, self._inode = before, time.monotonic(), self._inode_now()
-        self._fetches += 1
-        if self._fetches % _TIDY_EVERY == 0:
-            self.tidy()
         return found
 
     def push(self, updates: Sequence[RefUpdate], *, atomic: bool) -> Pushed:
@@ -149,20 +142,23 @@ class Cache:
             scratch.write_bytes(source.read_bytes())
             scratch.replace(target)
 
-    def _is_fresh(self) -> bool:
-        """Whether the last fetch may still be trusted, and another process has not thrown away what it brought."""
-        return time.monotonic() < self._fetched_at + _TRUSTED and self._inode_now() == self._inode
+    def _looked(self, read: dict[str, str]) -> Mapping[str, str]:
+        """The same value as before where nothing has changed, so that others needn't compare."""
+        if folder.marks(self.path) != self._marks:
+            with folder.lock(self.path):
+                self._open()
+        if read != self._known:
+            self._known = read
+        return self._known
 
-    def _inode_now(self) -> int:
-        try:
-            return self.path.stat().st_ino
-        except OSError:
-            return 0
+    def _open(self) -> None:
+        self.objects = folder.open_folder(self.path, self._lenders)
+        self._marks = folder.marks(self.path)
 
     def _renew(self) -> None:
         folder.discard(self.path)
-        self._known, self._loose, self._stamp = {}, 0, None
-        self.objects = folder.open_folder(self.path, self.borrow)
+        self._known, self._loose = {}, 0
+        self._open()
 
     def _fetch_all(self) -> dict[str, str]:
         result = self._run(*_FETCH, "--prune", self.url, *refs.POLLED)
@@ -196,6 +192,8 @@ class Cache:
         self._pushes += 1
         if self._local and self._pushes % _AUTOGC_EVERY:
             options.append(_NO_AUTOGC)
+        if self._pushes % _TIDY_EVERY == 0:
+            self.tidy()
         try:
             result = self._run("push", *options, self.url, *(one.refspec for one in updates))
         except Damaged as error:
@@ -203,6 +201,8 @@ class Cache:
             raise Unavailable(msg) from error
         lines = push.parse_porcelain(result.out)
         if push.unknown(lines, updates):
+            if not self._is_away(result):
+                self.renew()  # it may be our own folder that git can't read
             raise self._unreachable(result)
         outcomes = {one.ref: push.outcome(lines[one.ref]) for one in updates} | self._raced(lines, updates)
         self._follow(updates, outcomes)
@@ -219,6 +219,8 @@ class Cache:
 
     def _follow(self, updates: Sequence[RefUpdate], outcomes: Mapping[str, Outcome]) -> None:
         """Have our own refs say what the remote's say now. What another process holds comes with the next poll."""
+        if self._local:
+            return
         won = [one for one in updates if outcomes[one.ref] is Outcome.WON and is_polled(one.ref)]
         if len(won) > _MANY:
             lines = (f"update {one.ref}\0{one.new or _ZERO}\0\0".encode() for one in won)
@@ -226,18 +228,6 @@ class Cache:
         else:
             for one in won:
                 self.objects.set_ref(one.ref, one.new)
-        self._expect(won)
-
-    def _expect(self, won: Sequence[RefUpdate]) -> None:
-        """Know what a fetch would tell of a local remote where nobody but us has changed it since the last one."""
-        if self._local is None or self._stamp is None:
-            return
-        now = stamp.take(self._local)
-        written = {one.ref: one.new for one in won}
-        if stamp.is_ours(self._local, self._stamp, now, written):
-            known = {**self._known, **written}
-            self._known = {ref: oid for ref, oid in known.items() if oid}
-            self._stamp = now
 
     def _pack_refs(self, found: Mapping[str, str]) -> None:
         """One file for all refs is read far faster than a file each."""

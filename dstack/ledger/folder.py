@@ -4,7 +4,7 @@ import fcntl
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,16 +14,30 @@ from dstack.model.errors import Failed
 
 _NEW, _WASTE = "new", "waste"
 _DAY = 86_400
+_TRIES = 5  # another process may be throwing it away at the same time
 
 
-def open_folder(path: Path, borrow: Path | None) -> Objects:
+def open_folder(path: Path, lenders: Sequence[Path]) -> Objects:
     """The cache at `path`, made where there is none, or a broken one, or one that borrows elsewhere. Raises Failed."""
-    if (path / "HEAD").is_file() and objects.borrowed(path) == borrow:
-        with suppress(Damaged):
-            return Objects.open(path)
-    discard(path)
-    _create(path, borrow)
+    for _ in range(_TRIES):
+        if (path / "HEAD").is_file() and objects.lenders_of(path) == tuple(lenders):
+            with suppress(Damaged):
+                return Objects.open(path)
+        discard(path)
+        _create(path, lenders)
     return Objects.open(path)
+
+
+def marks(path: Path) -> tuple[tuple[int, int, int], ...]:
+    """What tells that the folder is another one now, or that somebody has meddled with it."""
+    found = []
+    for name in ("", "HEAD", "config", "packed-refs", "objects/info/alternates"):
+        try:
+            file = (path / name).stat()
+        except OSError:
+            continue
+        found.append((file.st_ino, 0, 0) if not name else (file.st_ino, file.st_mtime_ns, file.st_size))
+    return tuple(found)
 
 
 def discard(path: Path) -> None:
@@ -51,12 +65,12 @@ def remove_leftovers(path: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _create(path: Path, borrow: Path | None) -> None:
+def _create(path: Path, lenders: Sequence[Path]) -> None:
     """Make the folder under another name first; of two who do so, the first wins."""
     scratch = _sibling(path, _NEW)
     try:
         scratch.mkdir(parents=True, mode=0o700)
-        objects.create(scratch, borrow)
+        objects.create(scratch, lenders)
         with suppress(OSError):
             scratch.rename(path)
     except OSError as error:

@@ -206,24 +206,24 @@ def tree_id(entries: Tree) -> str:
     return hashlib.sha1(b"tree %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def create(path: Path, borrow: Path | None) -> None:
-    """Make an empty bare repository at `path` that reads also the objects in `borrow`. Raises Failed."""
+def create(path: Path, lenders: Sequence[Path]) -> None:
+    """Make an empty bare repository at `path` that reads also the objects in these folders. Raises Failed."""
     try:
         pygit2.init_repository(str(path), bare=True)
-        if borrow is not None:
+        if lenders:
             (path / "objects/info").mkdir(exist_ok=True)
-            (path / "objects/info/alternates").write_bytes(os.fsencode(borrow) + b"\n")
+            (path / "objects/info/alternates").write_bytes(b"".join(os.fsencode(one) + b"\n" for one in lenders))
     except (OSError, pygit2.GitError) as error:
         msg = f"the cache {path} can't be created: {error}"
         raise Failed(msg) from error
 
 
-def borrowed(path: Path) -> Path | None:
-    """The folder of objects that the repository at `path` was made to read as well."""
+def lenders_of(path: Path) -> tuple[Path, ...]:
+    """The folders of objects that the repository at `path` was made to read as well."""
     try:
-        return Path(os.fsdecode((path / "objects/info/alternates").read_bytes().rstrip(b"\n")))
+        return tuple(Path(os.fsdecode(line)) for line in (path / "objects/info/alternates").read_bytes().splitlines())
     except OSError:
-        return None
+        return ()
 
 
 def _parse_commit(data: bytes) -> Commit:

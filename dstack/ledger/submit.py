@@ -38,7 +38,7 @@ class Submitted:
 def submit(ledger: GitLedger, snapshot: Snapshot, spec: RunSpec) -> Submitted:
     """Create the run `spec.run`. Raises Conflict where the name is taken, Failed with the way out, Unavailable."""
     cache = ledger.cache
-    lfs.push(snapshot.lfs, Path(cache.url))
+    lfs.push(snapshot.lfs, Path(cache.url.removeprefix("file://")))
     variables = snapshot.variables.oid if snapshot.variables else None
     files = runs.RootFiles(workflows=snapshot.workflows.oid, variables=variables)
     root = runs.write_root(cache.objects, ledger.text, spec, files)

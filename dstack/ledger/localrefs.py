@@ -1,0 +1,100 @@
+"""The polled refs of a repository on this machine, read from its files: what a fetch would tell, without its processes.
+
+What did not change since the last look is not read again. git's own rules hold: a loose ref stands before a packed one.
+"""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from dstack.model import refs
+
+_OID = re.compile(r"[0-9a-f]{40}\n?")
+_UNPOLLED = "refs/dstack/snapshots"
+# A file's time, inode and size tell that it has changed; nobody's clock is that fine for ever, so look again (seconds).
+_TRUSTED = 3.0
+_PATTERNS = tuple(pattern.removeprefix("+").partition("*")[0] for pattern in refs.POLLED)
+_FOLDERS = tuple(sorted({pattern.rpartition("/")[0] for pattern in _PATTERNS} - {"refs/heads"}))
+
+_Mark = tuple[int, int, int]
+
+
+class LocalRefs:
+    """For one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: the git folder."""
+        self._path = path
+        self._loose: dict[str, tuple[_Mark, str]] = {}
+        self._packed: tuple[_Mark | None, dict[str, str]] = (None, {})
+        self._read_at = -_TRUSTED
+
+    def read(self) -> dict[str, str] | None:
+        """Every polled ref with its id; None where only git can tell: no repository, other formats, symbolic refs."""
+        if not (self._path / "HEAD").is_file() or (self._path / "reftable").exists():
+            return None
+        if time.monotonic() >= self._read_at + _TRUSTED:
+            self._loose, self._packed, self._read_at = {}, (None, {}), time.monotonic()
+        # Loose before packed: one that is packed meanwhile is then found there.
+        self._loose = dict(self._read_loose())
+        loose = {name: oid for name, (_, oid) in self._loose.items()}
+        if not all(map(_OID.fullmatch, loose.values())):
+            return None
+        return {**self._read_packed(), **{name: oid.strip() for name, oid in loose.items()}}
+
+    def _read_loose(self) -> Iterator[tuple[str, tuple[_Mark, str]]]:
+        for folder in _FOLDERS:
+            for name, mark in _walk(f"{self._path}/", folder):
+                known = self._loose.get(name)
+                if known is not None and known[0] == mark:
+                    yield name, known
+                elif (text := _text(self._path / name)) is not None:
+                    yield name, (mark, text)
+
+    def _read_packed(self) -> dict[str, str]:
+        file = self._path / "packed-refs"
+        try:
+            mark = _mark(file.stat())
+        except OSError:
+            self._packed = (None, {})
+        else:
+            if mark != self._packed[0]:
+                self._packed = (mark, _parse_packed(_text(file) or ""))
+        return self._packed[1]
+
+
+def _walk(root: str, folder: str) -> Iterator[tuple[str, _Mark]]:
+    try:
+        with os.scandir(root + folder) as entries:
+            found = list(entries)
+    except OSError:
+        return
+    for entry in found:
+        name = f"{folder}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            if name != _UNPOLLED:
+                yield from _walk(root, name)
+        elif not name.endswith(".lock") and name.startswith(_PATTERNS):
+            try:
+                yield name, _mark(entry.stat(follow_symlinks=False))
+            except OSError:
+                continue  # gone since: deleted, or packed, and then it is found there
+
+
+def _parse_packed(text: str) -> dict[str, str]:
+    """Source: gitrepository-layout(5). Lines of comments (`#`) and peeled tags (`^`) are left out."""
+    lines = (line.partition(" ") for line in text.splitlines() if line[:1] not in "#^")
+    return {name: oid for oid, _, name in lines if name.startswith(_PATTERNS)}
+
+
+def _mark(found: os.stat_result) -> _Mark:
+    return (found.st_mtime_ns, found.st_ino, found.st_size)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
