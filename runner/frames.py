@@ -26,7 +26,7 @@ def pack(frame: Frame) -> bytes:
 
 
 def read_frame(file: BinaryIO) -> Frame | None:
-    """The next whole frame; None, with the position unchanged, where there is none yet. Raises ValueError on garbage."""
+    """The next whole frame; None, the position unchanged, where there is none yet. Raises ValueError on garbage."""
     start = file.tell()
     header = file.read(HEADER.size)
     if len(header) < HEADER.size:
