@@ -1,5 +1,6 @@
 """How a job's commands are handed to a shell: by file, never quoted. Asked to stop, the shell waits for them first."""
 
+import secrets
 from pathlib import Path
 
 from dstack.model.job import Job, Reason
@@ -28,7 +29,10 @@ def shell(job: Job) -> tuple[str, ...]:
 
 def write(path: Path, script: str, on_term: str) -> None:
     """Write the script. The trap shares the first line, so that line numbers in the shell's messages stay right."""
-    path.write_bytes((on_term + script + "\n").encode(errors="surrogateescape"))
+    # By rename: a shell reads its script as it goes, and one that runs already must not find it cut off.
+    new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    new.write_bytes((on_term + script + "\n").encode(errors="surrogateescape"))
+    new.replace(path)
 
 
 def start_folder(tree: Path, job: Job) -> Path:

@@ -316,6 +316,15 @@ def test_of_three_shims_in_one_folder_one_works_and_all_know_it(tmp_path: Path) 
         other.close()
 
 
+def test_a_script_that_runs_is_not_cut_off_by_another_start(executor: ProcessExecutor, tmp_path: Path) -> None:
+    one = launch(tmp_path, "echo begun; sleep 0.5\n" + "# padding\n" * 2000 + "exit 3")
+    executor.start(one)
+    until(shows(one, b"begun"))
+    write_order(one, executor._order(one))
+    (one.folder / "script").write_bytes(b"")  # what is there now is not what runs
+    assert ended(executor, one.key).exit_code == 3
+
+
 def start_blindly(executor: ProcessExecutor, one: Launch) -> None:
     """As two runners would that saw nothing of one another."""
     write_order(one, executor._order(one))
