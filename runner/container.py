@@ -128,7 +128,8 @@ class DockerExecutor:
         script.start_folder(launch.tree, launch.job)
         found = image.ready(self._engine, launch.job.image or "")
         if not handover.is_root(found.user):
-            handover.open_to_all(launch.tree)
+            for shared in (launch.tree, *launch.mounts.values()):
+                handover.open_to_all(shared)
         launch.folder.mkdir(parents=True, exist_ok=True)
         script.write(launch.folder / "script", launch.script, script.ON_TERM_IN_CONTAINER)
         self._heed(launch.key)
@@ -184,11 +185,12 @@ class DockerExecutor:
         )
 
     def _give_back(self, following: Following, state: State) -> None:
-        """Make what the container's root wrote into the tree ours, so that we can read and remove it."""
-        tree = following.launch.tree
-        if os.geteuid() == 0 or not handover.has_strangers(tree):
+        """Make what the container's root wrote ours, so that we can read and remove it; the inputs lie in `folder`."""
+        launch = following.launch
+        foreign = [] if os.geteuid() == 0 else handover.foreign(launch.tree, launch.folder)
+        if not foreign:
             return
-        made = recipe.owner(tree, state.image, following.name)
+        made = recipe.owner(foreign, state.image, following.name)
         self._engine.remove(made.name)  # of a runner that died meanwhile
         try:
             self._engine.create(made)

@@ -21,10 +21,10 @@ def is_root(user: str) -> bool:
     return user.partition(":")[0] in ROOT_NAMES
 
 
-def has_strangers(tree: Path) -> bool:
-    """Whether something in the tree is another user's."""
+def foreign(*trees: Path) -> list[Path]:
+    """Those of the trees in which something is another user's."""
     mine = os.geteuid()
-    return any(path.lstat().st_uid != mine for path in paths(tree))
+    return [tree for tree in trees if any(path.lstat().st_uid != mine for path in paths(tree))]
 
 
 def paths(tree: Path) -> Iterator[Path]:

@@ -1,5 +1,6 @@
 """A launch as a container: mounts, limits, labels; and why an engine may refuse to start it."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 
@@ -36,10 +37,10 @@ def container(launch: Launch, name: str, image: str, instance: str) -> Container
     )
 
 
-def owner(tree: Path, image: str, name: str) -> Container:
-    """A container that gives all of a tree to the user we are not: root in a container owns what it wrote."""
-    status = tree.stat()
-    give = f"chown -R {status.st_uid}:{status.st_gid} {TREE}"
+def owner(trees: Sequence[Path], image: str, name: str) -> Container:
+    """A container that gives the trees to their owner: root in a container owns what it wrote."""
+    status = trees[0].stat()
+    give = f"chown -R {status.st_uid}:{status.st_gid} /given"
     return Container(
         name=owner_name(name),
         image=image,
@@ -47,7 +48,7 @@ def owner(tree: Path, image: str, name: str) -> Container:
         environment={},
         folder="/",
         labels={},
-        binds=((tree, TREE, False),),
+        binds=tuple((tree, f"/given/{number}", False) for number, tree in enumerate(trees)),
         user="0",
     )
 

@@ -18,6 +18,7 @@ def launch(
     key: str = "0123456789ab.1",
     environment: Mapping[str, str] | None = None,
     job: Mapping[str, object] | None = None,
+    mounts: Mapping[str, Path] | None = None,
 ) -> Launch:
     """A launch of `script` in `folder/<key>`, with an empty tree."""
     tree = folder / f"tree-{key}"
@@ -29,6 +30,7 @@ def launch(
         environment=environment or {},
         tree=tree,
         folder=folder / key,
+        mounts=mounts or {},
         labels={"run": "fast-rabbit-1", "attempt": key},
     )
 

@@ -1,8 +1,10 @@
 """The Docker executor when things go wrong: a runner that dies in the middle, strangers, and what cannot start."""
 
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,3 +216,42 @@ def test_a_path_that_would_leave_the_checkout_is_refused(executor: DockerExecuto
 def test_without_an_engine_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="Docker can't be reached"):
         DockerExecutor(lambda: None, instance=INSTANCE, base_url=f"unix://{tmp_path}/none")
+
+
+OTHER_USER = """
+import os, sys
+from pathlib import Path
+import getpass, encodings.idna
+from runner.container import DockerExecutor
+from tests.attempts import ended, launch
+url, folder, instance, user = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+DockerExecutor(lambda: None, instance=instance, base_url=url).close()  # imports what it needs, while we may read it
+os.setgroups([])
+os.setgid(user)
+os.setuid(user)
+script = "umask 077; mkdir -p a/b; echo private > a/b/c; echo more > /data/in; id -u"
+one = launch(folder, script, job={"image": "dstack-busybox"}, mounts={"/data": folder / "0123456789ab.1" / "data"})
+(one.folder / "data").mkdir(parents=True)
+executor = DockerExecutor(lambda: None, instance=instance, base_url=url)
+executor.start(one)
+assert ended(executor, one.key).exit_code == 0
+assert (one.tree / "a/b/c").read_text() == "private\\n"
+assert (one.folder / "data" / "in").read_text() == "more\\n"
+executor.remove(one.key)
+print(executor.leftovers())
+executor.close()
+"""
+
+
+def test_a_runner_that_is_not_root_can_read_what_root_wrote(
+    docker_engine: DockerEngine, image: str, tmp_path: Path
+) -> None:
+    assert image
+    nobody = 65534
+    docker_engine.folder.chmod(0o711)
+    (docker_engine.folder / "socket").chmod(0o666)
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chown(folder, nobody, nobody)
+        command = [sys.executable, "-c", OTHER_USER, docker_engine.url, folder, instance(tmp_path), str(nobody)]
+        done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "()\n"), done.stderr
