@@ -1,14 +1,15 @@
 """The settings shared by all, in `config.yaml` on the branch `dstack/config`."""
 
-from typing import Any
-
 import msgspec
-import yaml
 
 from dstack.model.codec import Value
+from dstack.model.document import Mapping, Node, Scalar, parse_document
 from dstack.model.errors import Invalid
+from dstack.model.problems import Problems
+from dstack.model.yaml_text import yaml_text
 
 CONFIG_LIMIT = 256 * 1024
+PLACE = "config.yaml on the branch dstack/config"
 
 
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -23,21 +24,33 @@ def parse_settings(text: bytes | None) -> Settings:
     """Raises Invalid, naming `config.yaml`. No text means the defaults."""
     if text is None:
         return Settings()
-    if len(text) > CONFIG_LIMIT:
-        msg = f"config.yaml on the branch dstack/config is {len(text)} bytes long; at most {CONFIG_LIMIT} are accepted"
-        raise Invalid(msg)
+    problems = Problems(PLACE)
+    root = parse_document(text, problems, limit=CONFIG_LIMIT)
+    problems.check()
     try:
-        data: Any = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506 (both safe)
-        settings = msgspec.convert(data, Settings)
-    except (yaml.YAMLError, msgspec.ValidationError, RecursionError, ValueError) as error:
-        msg = f"config.yaml on the branch dstack/config can't be read: {error}"
+        settings = msgspec.convert({} if root is None else _plain(root) or {}, Settings)
+    except msgspec.ValidationError as error:
+        msg = f"{PLACE} can't be read: {error}"
         raise Invalid(msg) from error
     if not 1 <= settings.lease <= 86400:  # noqa: PLR2004 (a second to a day)
-        msg = f"config.yaml on the branch dstack/config: lease is {settings.lease}; give seconds from 1 to 86400"
+        msg = f"{PLACE}: lease is {settings.lease}; give seconds from 1 to 86400"
         raise Invalid(msg)
     return settings
 
 
 def settings_text(settings: Settings) -> str:
     """The text of `config.yaml`."""
-    return yaml.safe_dump(msgspec.to_builtins(settings), sort_keys=True, default_flow_style=False)
+    given = {key: value for key, value in sorted(msgspec.to_builtins(settings).items()) if value is not None}
+    return yaml_text(given)
+
+
+def _plain(node: Node) -> object:
+    """The node as msgspec takes it. yaml's own loader won't do: deep or self-merging text crashes or drowns it."""
+    if isinstance(node, Mapping):
+        return {key.text: _plain(value) for key, value in node.entries}
+    return _value(node) if isinstance(node, Scalar) else [_plain(item) for item in node.items]
+
+
+def _value(scalar: Scalar) -> object:
+    typed = (scalar.boolean, scalar.integer, scalar.number)
+    return None if scalar.null else next((value for value in typed if value is not None), scalar.text)
