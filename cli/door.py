@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from dstack import __version__
+from dstack import __version__, interrupts
 from dstack.model.errors import DstackError
 
 GOOD, TROUBLE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
@@ -25,7 +25,9 @@ def passing(program: str, work: Callable[[], object]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 (the door)
-        return _explain(program, error)
+        return INTERRUPTED if interrupts.is_pending() else _explain(program, error)
+    if interrupts.is_pending():
+        return INTERRUPTED
     return result if isinstance(result, int) else GOOD
 
 

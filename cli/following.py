@@ -10,6 +10,7 @@ from cli.marks import Marks
 from cli.reading import Reader
 from cli.session import Seen
 from cli.terminal import tell
+from dstack import interrupts
 from dstack.model import refs
 from dstack.model.errors import DstackError, Failed, Unavailable
 from dstack.model.refs import RunKey
@@ -36,6 +37,7 @@ def updates(reader: Reader, run: RunKey, *, new: bool = False) -> Iterator[tuple
         marks.assume_new(time.monotonic())
     last: RunLine | None = None
     while last is None or not last.finished:
+        interrupts.check()
         if not marks.due(time.monotonic()):
             yield None
             time.sleep(LOOK_SECONDS)

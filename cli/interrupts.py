@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from dstack import interrupts
+
 
 @contextmanager
 def deferred() -> Iterator[None]:
     """An interrupt within the block comes when it has ended; a second one comes at once."""
+    interrupts.check()
     if threading.current_thread() is not threading.main_thread():
         yield
         return

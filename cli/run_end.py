@@ -14,6 +14,7 @@ from cli.reading import Reader
 from cli.status_table import job_text, run_text
 from cli.stopping import Wish, ask_for
 from cli.terminal import can_ask, clean, tell
+from dstack import interrupts
 from dstack.model.runspec import Desired
 from dstack.model.status import Status
 
@@ -60,6 +61,7 @@ def followed(reader: Reader, line: RunLine, printer: LogPrinter, on_interrupt: O
         try:
             end = follow(reader, line.key, tails, story.watch, new=not interrupted)
         except KeyboardInterrupt:
+            interrupts.answered()
             desired = (on_interrupt or asked)(line)
             if desired is None:
                 return End(line=line, interrupted=True)

@@ -9,6 +9,8 @@ import importlib
 import os
 import sys
 
+from dstack import interrupts
+
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 INTERRUPTED = 130
 
@@ -26,6 +28,7 @@ def runner_main() -> int:
 def _enter(door: str) -> int:
     """Import a door by its name, late: only now is the path right, and the kernel imports nothing above it."""
     try:
+        interrupts.remember()
         sys.path.insert(0, _HERE)
         rival = rival_distribution(sys.path)
         if rival is not None:
@@ -34,6 +37,10 @@ def _enter(door: str) -> int:
         code: int = importlib.import_module(door).main()
     except KeyboardInterrupt:
         return INTERRUPTED
+    except ImportError:
+        if interrupts.is_pending():  # it came in the middle of an import, which then failed for that
+            return INTERRUPTED
+        raise
     return code
 
 

@@ -39,7 +39,8 @@ def site(tmp_path: Path) -> Path:
     for package in PACKAGES:
         (site / package).mkdir(parents=True)
         (site / package / "__init__.py").touch()
-    shutil.copy(ROOT / "dstack" / "__main__.py", site / "dstack")
+    for name in ("__main__.py", "interrupts.py"):
+        shutil.copy(ROOT / "dstack" / name, site / "dstack")
     write_door(site, "main", "return 0", imports="controller, runner, webhooks")
     write_door(site, "runner_door", "return 7", imports="runner")
     return site

@@ -44,7 +44,8 @@ class BrokenRun:
 class Notes:
     """All notes of one writer about one run.
 
-    `oid` is the notes commit; `notes` maps the full id of a root or job to its note. `jobs` (controller only) maps a job's 12 digits to the full id of its blob.
+    `oid` is the notes commit; `notes` maps the full id of a root or job to its note. `jobs` (controller only) maps a
+    job's 12 digits to the full id of its blob.
     """
 
     oid: str
@@ -156,7 +157,7 @@ Change = AppendNotes | SetAssignments | SetRegistration | SetWanted | DeleteRef
 
 
 class Outcome(StrEnum):
-    """What became of one ref in a push: lost if its lease did not hold; refused by a rule, a lock, another ref's fault."""
+    """What became of a ref in a push. Lost: its lease did not hold. Refused: by a rule, a lock, another ref's fault."""
 
     WON = "won"
     LOST = "lost"
