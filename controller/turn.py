@@ -1,11 +1,13 @@
 """One turn of the controller: observe (one fetch) → fold → decide → one atomic push. Knows no git, store or clock."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from controller.backoff import Backoff, Refusals
+from controller.trouble import Trouble
 from dstack.ledger.ledger import Ledger
 from dstack.model.bucket import Bucket
 from dstack.model.decide import Decisions, decide
@@ -21,6 +23,9 @@ from dstack.model.views import Viewer
 from dstack.model.world import Moment, RunnerView, RunView, World
 
 LOG = logging.getLogger(__name__)
+
+# Who looks at heartbeats more rarely can't tell a silent runner from its own sleep, and is itself taken for dead.
+LOOKS_PER_LEASE = 4
 
 _NOTHING_TO_DO = Pushed(outcomes={})
 
@@ -70,7 +75,7 @@ class Controller:
     _settled: dict[str, float] = field(default_factory=dict)
     _backoff: Backoff = field(default_factory=Backoff)
     _refusals: Refusals = field(default_factory=Refusals)
-    _told: str = ""
+    _trouble: Trouble = field(default_factory=Trouble)
 
     def __post_init__(self) -> None:
         """The memory of what was folded belongs to this controller."""
@@ -85,28 +90,32 @@ class Controller:
         self.turns += 1
         try:
             return self._turn(now)
-        except Unavailable as error:
+        except DstackError as error:
             return self._later(now, error)
 
     def _turn(self, now: Moment) -> float | None:
         seen = self.ledger.observe()
         if seen.repository is None:
-            self._tell("the state remote holds no dstack repository yet: run `dstack init`")
+            self._trouble.tell("repository", "the state remote holds no dstack repository yet: run `dstack init`")
             return None
+        self._trouble.over("repository", "the state remote is back")
+        self._trouble.passed_over(seen.problems)
         self._configure(seen)
         world = self._world(seen, now)
         decisions = decide(world, now)
         changes = (*decisions.changes, *self._forget(seen, now))
         due = self._commit(self._refusals.allowed(changes, now.ticks), seen, now)
         self._beat(now)
-        return _earliest(due, decisions, self._refusals, now)
+        return min(_earliest(due, decisions, self._refusals, now), self.settings.lease / LOOKS_PER_LEASE)
 
     def _configure(self, seen: Observation) -> None:
         """A broken config.yaml is told, and the settings before it stay."""
         try:
             self.settings = parse_settings(seen.config)
         except Invalid as error:
-            self._tell(str(error))
+            self._trouble.tell("settings", f"the settings before stay in force: {error}")
+        else:
+            self._trouble.over("settings", "the shared settings can be read again")
 
     def _world(self, seen: Observation, now: Moment) -> World:
         lease = self.settings.lease
@@ -182,18 +191,17 @@ class Controller:
         try:
             self.pulse.beat(now, self.settings.lease)
         except DstackError as error:
-            self._tell(f"this controller's heartbeat can't be written: {error}")
+            self._trouble.tell("heartbeat", f"this controller's heartbeat can't be written: {error}")
+        else:
+            self._trouble.over("heartbeat", "this controller's heartbeat can be written again")
 
-    def _later(self, now: Moment, error: Unavailable) -> float:
-        self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), error.retry_after)
-        self._tell(f"{error}; trying again")
+    def _later(self, now: Moment, error: DstackError) -> float:
+        """The remote is away, or, where it isn't Unavailable, a person must act: it is tried again all the same."""
+        patience = error.retry_after if isinstance(error, Unavailable) else None
+        self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), patience)
+        level = logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
+        self._trouble.tell("repository", f"{error}; trying again", level=level)
         return self._backoff.until - now.ticks
-
-    def _tell(self, sentence: str) -> None:
-        """Log trouble once, not every turn it lasts."""
-        if sentence != self._told:
-            LOG.warning("%s", sentence)
-        self._told = sentence
 
 
 def _settled(runs: tuple[RunView, ...], before: Mapping[str, float], now: float) -> dict[str, float]:
@@ -210,9 +218,9 @@ def _settled(runs: tuple[RunView, ...], before: Mapping[str, float], now: float)
     return {key: before.get(key, now) for key in keys}
 
 
-def _earliest(due: float | None, decisions: Decisions, refusals: Refusals, now: Moment) -> float | None:
+def _earliest(due: float | None, decisions: Decisions, refusals: Refusals, now: Moment) -> float:
     moments = [moment - now.ticks for moment in (decisions.next_at, refusals.next_at(now.ticks)) if moment is not None]
-    return min((*moments, *([due] if due is not None else [])), default=None)
+    return min((*moments, *([due] if due is not None else [])), default=math.inf)
 
 
 def _log(changes: tuple[Change, ...]) -> None:

@@ -14,7 +14,7 @@ from dstack.ledger.ledger import Ledger
 from dstack.ledger.memory import MemoryLedger, MemoryRemote
 from dstack.ledger.submit import create_repository
 from dstack.model import bucket, refs
-from dstack.model.errors import Unavailable
+from dstack.model.errors import DstackError, Failed, Unavailable
 from dstack.model.events import Ended
 from dstack.model.observation import AppendNotes, Change, Observation, Outcome, Pushed, RunRecord, SetRegistration
 from dstack.model.pool import Heartbeat
@@ -112,7 +112,7 @@ def test_a_run_goes_from_submit_to_done_in_two_pushes() -> None:
     assert verdict is not None
     assert str(verdict.status) == "DONE"
     assert one.pushes <= 3
-    assert one.step(moment(3.0)) is None
+    assert one.step(moment(3.0)) == pytest.approx(15.0), "only heartbeats are to be looked at"
     assert MemoryLedger(made).observe().assignments["otter"].attempts == {}
 
 
@@ -130,18 +130,20 @@ def test_a_run_that_cannot_be_planned_says_why_and_harms_no_other() -> None:
 class Stubborn:
     """A ledger whose remote refuses some refs, or is away for some turns."""
 
-    def __init__(self, made: MemoryRemote, *, refused: str = "", away: int = 0) -> None:
+    def __init__(
+        self, made: MemoryRemote, *, refused: str = "", away: int = 0, error: DstackError | None = None
+    ) -> None:
         self.inner = MemoryLedger(made)
         self.refused = refused
         self.away = away
+        self.error = error or Unavailable("the remote is away")
         self.looks = 0
 
     def observe(self) -> Observation:
         self.looks += 1
         if self.away:
             self.away -= 1
-            msg = "the remote is away"
-            raise Unavailable(msg)
+            raise self.error
         return self.inner.observe()
 
     def commit(self, changes: Sequence[Change], seen: Observation, *, atomic: bool) -> Pushed:
@@ -199,6 +201,29 @@ def test_broken_settings_are_told_and_nothing_stops(caplog: pytest.LogCaptureFix
     controller(MemoryLedger(made), "otter").step(moment(0.0))
     assert "config.yaml" in caplog.text
     assert state(made).planned is not None
+
+
+@pytest.mark.parametrize("error", [Unavailable("it is away"), Failed("it belongs to another user")])
+def test_trouble_that_lasts_is_told_once_and_so_is_its_end(
+    error: DstackError, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = remote(record("run-1"))
+    made.refs[refs.CONFIG] = ("1", b"leese: 1")
+    one = controller(Stubborn(made, away=3, error=error), "otter")
+    with caplog.at_level("INFO"):
+        for tick in range(0, 500, 50):
+            one.step(moment(float(tick)))
+    assert [caplog.text.count(word) for word in (str(error), "is back", "leese", "Traceback")] == [1, 1, 1, 0]
+    assert state(made).planned is not None
+
+
+def test_heartbeats_are_looked_at_often_enough_to_find_a_lost_runner_however_short_the_lease() -> None:
+    made = remote(record("run-1"))
+    made.refs[refs.CONFIG] = ("1", b"lease: 1")
+    one = controller(MemoryLedger(made), "otter")
+    assert [one.step(moment(second)) for second in (0.0, 0.1, 0.2, 0.3)][-1] == pytest.approx(0.25)
+    two = controller(MemoryLedger(remote()), "otter")
+    assert two.step(moment(0.0)) == pytest.approx(15.0)
 
 
 @pytest.fixture
