@@ -50,8 +50,8 @@ class Bench:
         return time.perf_counter() - begin
 
 
-def make(folder: Path, workflows: str) -> Bench:
-    """A repository with one commit, and its remote, whose hook counts pushes."""
+def make(folder: Path, workflows: str, *, counting: bool = False) -> Bench:
+    """A repository with one commit, and its remote; if `counting`, with a hook that counts pushes."""
     scripts = sysconfig.get_path("scripts")
     homes = {f"XDG_{kind}_HOME": str(folder / kind.lower()) for kind in ("DATA", "STATE", "CACHE", "CONFIG")}
     identity = {f"GIT_{role}_{key}": "bench" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
@@ -61,9 +61,10 @@ def make(folder: Path, workflows: str) -> Bench:
     (bench.code / ".dstack").mkdir(parents=True)
     (bench.code / ".dstack" / "workflows.yaml").write_text(workflows)
     subprocess.run(["git", "init", "--quiet", "--bare", bench.remote], check=True, env=bench.environment)
-    hook = bench.remote / "hooks" / "post-receive"
-    hook.write_text(f"#!/bin/sh\ncat >/dev/null\necho push >>{folder}/pushes\n")
-    hook.chmod(0o755)
+    if counting:
+        hook = bench.remote / "hooks" / "post-receive"
+        hook.write_text(f"#!/bin/sh\ncat >/dev/null\necho push >>{folder}/pushes\n")
+        hook.chmod(0o755)
     for words in ("init --quiet", "add .", "commit --quiet -m begin", f"remote add origin {bench.remote}"):
         bench.run("git", *words.split())
     bench.run("git", "push", "--quiet", "origin", "HEAD")

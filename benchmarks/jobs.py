@@ -18,7 +18,7 @@ WORKFLOWS = f"""workflows:
 def main() -> None:
     """Print both figures. The pushes are those of everybody, counted by a hook of the remote."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = make(Path(folder), WORKFLOWS)
+        bench = make(Path(folder), WORKFLOWS, counting=True)
         with up(bench):
             before = bench.pushes
             seconds = bench.seconds("dstack", "run", "many")

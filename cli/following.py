@@ -19,7 +19,7 @@ from dstack.store.lines import Lines
 from dstack.store.log_reader import LogReader
 from dstack.store.store import Store
 
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.01
 AWAY_SECONDS = 1.0
 LOGS_SECONDS = 0.05
 
