@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from cli.reading import Reader
 from dstack.ledger.gitledger import GitLedger
-from dstack.model.errors import Conflict, Failed, Invalid
+from dstack.ledger.submit import refusal
+from dstack.model.errors import Conflict, Invalid
 from dstack.model.observation import Outcome, RunRecord, SetWanted
 from dstack.model.refs import run_branch
 from dstack.model.runspec import Desired, Wanted
@@ -42,8 +43,7 @@ def ask_for(reader: Reader, wish: Wish) -> None:
         if pushed.won:
             return
         if Outcome.REFUSED in pushed.outcomes.values():
-            msg = f"the state remote refuses it: {'; '.join(pushed.reasons.values()) or 'it gives no reason'}"
-            raise Failed(msg)
+            raise refusal(pushed, ledger.cache.url)
     msg = f"others change {wish.run} all the time: try again"
     raise Conflict(msg)
 

@@ -14,7 +14,7 @@ from cli.daemons import controller_daemon
 from cli.session import open_session
 from controller.main import moment
 from tests.calls import Desk, desk
-from tests.repositories import sh, work
+from tests.repositories import hook, sh, work
 
 JOB_KEYS = {
     "job",
@@ -190,6 +190,15 @@ def test_stop_and_its_end(at: Desk) -> None:
     assert {job["status"] for job in run["jobs"]} == {"STOPPED"}
     again = at.dstack("stop", "first")
     assert (again.code, again.out) == (0, "first has ended already: STOPPED: stopped\n")
+
+
+def test_a_stop_that_the_remote_refuses_says_what_to_do(at: Desk) -> None:
+    at.dstack("run", "hello", "-d", "--name", "first")
+    hook(at.remote, "pre-receive", "echo 'Permission denied to ada'; exit 1")
+    answer = at.dstack("stop", "first", "-d")
+    assert answer.code == 1
+    assert "refused the push" in answer.err
+    assert "ask for the right to push" in answer.err
 
 
 def test_a_guess_is_not_stopped_unasked(at: Desk) -> None:

@@ -1,3 +1,6 @@
+import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,36 @@ def test_a_detached_head_has_no_branch(tmp_path: Path) -> None:
 def test_no_repository_is_explained(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="not in a git repository"):
         find_code(tmp_path)
+
+
+def test_the_folder_is_named_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Invalid, match=re.escape(f"{tmp_path} is not in a git repository")):
+        find_code(Path())
+
+
+def test_a_folder_that_was_deleted_under_the_shell_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(Failed, match="started in has been deleted"):
+        find_code(Path())
+
+
+def test_a_repository_of_another_user_is_named_by_its_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top = work(tmp_path / "their code")
+    (top / "deep").mkdir()
+    real = shutil.which("git")
+    wrapped = tmp_path / "bin/git"
+    wrapped.parent.mkdir()
+    wrapped.write_text(f'#!/bin/sh\nGIT_TEST_ASSUME_DIFFERENT_OWNER=1 exec {real} "$@"\n')  # git's own switch
+    wrapped.chmod(0o755)
+    monkeypatch.setenv("PATH", str(wrapped.parent), prepend=os.pathsep)
+    monkeypatch.chdir(top / "deep")
+    with pytest.raises(Failed, match=re.escape(f"--add safe.directory '{top}'")):
+        find_code(Path())
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -98,6 +131,27 @@ def test_other_machines_are_not_yet_supported(tmp_path: Path, url: str) -> None:
     with pytest.raises(Invalid, match=r"not yet supported: .*git config dstack\.remote \.") as caught:
         find_code(top).remote()
     assert "secret" not in str(caught.value)
+    sh(top, "config", "dstack.remote", url)
+    with pytest.raises(Invalid, match="not yet supported") as caught:
+        find_code(top).remote()
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://ada:secret@example.org/x.git", "https://example.org/x.git"),
+        ("https://secret@example.org:8443/x@y", "https://example.org:8443/x@y"),
+        ("ssh://git:secret@example.org/x", "ssh://git@example.org/x"),
+        ("https://example.org/x@y", "https://example.org/x@y"),
+        ("git@example.org:x/y.git", "git@example.org:x/y.git"),
+        ("/srv/x@y", "/srv/x@y"),
+    ],
+)
+def test_a_password_in_an_address_stays_at_home(tmp_path: Path, url: str, shown: str) -> None:
+    top = work(tmp_path / "code")
+    sh(top, "remote", "add", "origin", url)
+    assert find_code(top).url == shown
 
 
 def test_a_misspelt_state_remote_is_explained(tmp_path: Path) -> None:

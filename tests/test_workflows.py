@@ -298,6 +298,8 @@ def test_a_workflow_is_found_or_the_nearest_is_named() -> None:
         found.get("trian")
     with pytest.raises(Invalid, match="it has prepare, train"):
         found.get("zzz")
+    with pytest.raises(Invalid, match="nor any other: write one"):
+        parse_workflows(b"workflows: []").get("zzz")
 
 
 def test_a_graph_holds_what_is_needed_after_what_it_needs_else_in_the_order_of_the_file() -> None:

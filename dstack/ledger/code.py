@@ -1,12 +1,14 @@
 """The user's own repository: where it is, what it stands at, and which remote holds the state. It is only read here."""
 
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.ledger import git
 from dstack.ledger.git import Context
-from dstack.ledger.remote import Remote, choose_remote
+from dstack.ledger.remote import Remote, choose_remote, without_credentials
 from dstack.model.errors import Failed, Invalid
 
 _BRANCH = "refs/heads/"
@@ -24,6 +26,8 @@ _QUESTIONS = (
 )
 # As many lines as the questions and the two about HEAD have answers.
 _ANSWERS = 9
+# git's own words, in which it names the folder to be trusted (git/setup.c, die_upon_dubious_ownership).
+_OWNED = re.compile(r"dubious ownership in repository at '(.+)'")
 _SETTINGS = r"^(dstack|remote|user|url|filter\.lfs)\."
 
 
@@ -47,8 +51,9 @@ class CodeRepository:
 
     @property
     def url(self) -> str | None:
-        """The address of `origin`, if there is one."""
-        return self.settings.get("remote.origin.url")
+        """The address of `origin`, if there is one, without credentials: it goes into the record of every run."""
+        address = self.settings.get("remote.origin.url")
+        return None if address is None else without_credentials(address)
 
     @property
     def identity(self) -> str | None:
@@ -85,6 +90,7 @@ def find_code(folder: Path) -> CodeRepository:
 
 def _from_answer(answer: git.Result, folder: Path, settings: Mapping[str, str]) -> CodeRepository:
     lines = answer.out.decode(errors="surrogateescape").splitlines()
+    folder = _absolute(folder)
     if answer.status != 0:
         raise _explain(answer, lines, folder)
     if len(lines) != _ANSWERS:
@@ -108,11 +114,23 @@ def _from_answer(answer: git.Result, folder: Path, settings: Mapping[str, str]) 
     )
 
 
+def _absolute(folder: Path) -> Path:
+    """As messages name it: `.` would tell nobody where the command was started."""
+    try:
+        return folder.absolute()
+    except OSError as error:
+        msg = "the folder that this was started in has been deleted: go to one that is there"
+        raise Failed(msg) from error
+
+
 def _explain(answer: git.Result, lines: list[str], folder: Path) -> Invalid | Failed:
     """The refusal of git in words that say what to do."""
     text = answer.err.decode(errors="replace")
     if "dubious ownership" in text:
-        return Failed(f"{folder} belongs to another user: run `git config --global --add safe.directory {folder}`")
+        owned = _OWNED.search(text)
+        place = owned[1] if owned else str(folder)
+        trust = f"git config --global --add safe.directory {shlex.quote(place)}"
+        return Failed(f"{place} belongs to another user: if you trust it, run `{trust}`")
     if "must be run in a work tree" in text or "bare repository" in text:
         return Invalid(f"{folder} is a bare repository, without files: run dstack in a clone of it")
     if "not a git repository" in text:

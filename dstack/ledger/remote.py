@@ -53,13 +53,22 @@ def local_remote(url: str, top: Path, *, name: str | None = None) -> Remote:
     return Remote(name=name or url, path=_common(path).resolve())
 
 
+def without_credentials(url: str) -> str:
+    """`url` as it may be shown and recorded: a token or password in it is for the user's own git alone."""
+    scheme, mark, rest = url.partition("://")
+    authority, slash, path = rest.partition("/")
+    user, at, host = authority.rpartition("@")
+    kept = user.partition(":")[0] + at if "ssh" in scheme else ""
+    return f"{scheme}{mark}{kept}{host}{slash}{path}"
+
+
 def _local_path(url: str, top: Path, name: str) -> Path:
     parts = urlsplit(url)
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     if "://" in url or (":" in url.split("/", 1)[0] and not (top / url).exists()):
-        where = _without_password(url)
-        msg = f"the state remote {name!r} ({where}) is on another machine, which is not yet supported: {_WAY_OUT}"
+        where = " at ".join(dict.fromkeys(without_credentials(one) for one in (name, url)))
+        msg = f"the state remote {where} is on another machine, which is not yet supported: {_WAY_OUT}"
         raise Invalid(msg)
     path = top / Path(url).expanduser()
     if "/" not in url and not path.exists():
@@ -91,9 +100,3 @@ def _rewritten(url: str, settings: Mapping[str, str]) -> str:
         return url
     prefix, replacement = max(rules, key=lambda rule: len(rule[0]))
     return replacement + url.removeprefix(prefix)
-
-
-def _without_password(url: str) -> str:
-    """`url` as it may be shown."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.split('://')[0]}://…@{tail}" if at and "://" in head else url

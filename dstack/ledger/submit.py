@@ -68,8 +68,8 @@ def create_repository(cache: Cache, repository: str, config: bytes) -> str:
 
 def refusal(pushed: Pushed, url: str) -> Failed | Unavailable:
     """Why the remote did not take a push, and what to do."""
-    reasons = [reason for reason in pushed.reasons.values() if not reason.startswith("atomic push failed")]
-    reason = (reasons or list(pushed.reasons.values()))[0]
+    reasons = sorted(pushed.reasons.values(), key=lambda reason: reason.startswith("atomic push failed"))
+    reason = next(iter(reasons), "it gives no reason")
     if reason.startswith(LOCKED):
         return Unavailable(f"{url} is busy ({reason}): try again; if that goes on, a crash left that lock: remove it")
     advice = next((advice for word, advice in _REFUSALS if word in reason), "ask whoever runs that repository")

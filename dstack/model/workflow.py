@@ -85,5 +85,7 @@ class Workflows:
         return reached
 
     def _all(self) -> str:
+        if not self.by_name:
+            return ", nor any other: write one below `workflows:`"
         some = list(self.by_name)[:10]
         return f": it has {', '.join(some)}{' …' if len(self.by_name) > len(some) else ''}"
