@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from cli.abandoned import FOLDER, end_abandoned
 from cli.daemons import controller_daemon, log_to_stderr
 from cli.log_text import LogPrinter, prefixes
 from cli.pool import forget_runner, runner_daemon
@@ -32,6 +33,8 @@ def run_locally(session: Session, order: Order) -> int:
     log_to_stderr(logging.WARNING)
     name = f"local-{secrets.token_hex(4)}"
     seen, prepared = checked(session, order, only=name)
+    if seen.repository is not None:
+        end_abandoned(session, seen)
     with _Runner(session, seen, name) as runner:
         prepared, submitted = submitted_run(session, prepared)
         runner.works_for(submitted)
@@ -46,7 +49,7 @@ class _Runner:
 
     def __init__(self, session: Session, seen: Seen, name: str) -> None:
         self._session, self._seen, self._name = session, seen, name
-        self._folder: Path = session.place / "local" / name
+        self._folder: Path = session.place / FOLDER / name
         self._daemon = runner_daemon(session, seen, name, self._folder, private=True)
         self._thread = threading.Thread(target=self._work, name="runner", daemon=True)
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from cli.abandoned import end_abandoned
 from cli.daemons import controller_daemon, log_to_stderr
 from cli.door import GOOD, TROUBLE
 from cli.pool import runner_daemon
@@ -42,6 +43,7 @@ def command(folder: Path, *, name: str | None) -> int:
         taken = frozenset(ref for ref in map(refs.parse_runner, seen.found) if ref)
         known = _name(place, name, taken)
         runner = runner_daemon(session, seen, known, place / "runner")
+        end_abandoned(session, seen)
         both = Both(controller=controller_daemon(session, seen), runner=runner)
         say(f"State remote {session.remote.url}, store {seen.store_url}, runner {known}. ^C ends it.")
         return both.run()

@@ -51,7 +51,7 @@ class Agent:
         )
         self.heart.on_news = self.poke
         self._leaving: Leaving | None = None
-        self._tidied = False
+        self.tidied = threading.Event()
         held = {one.key: self.works.adopt(one, now) for one in journal.load(now)}
         self._duty = Duty(capacity=one.capacity, held=held, taking=False)
 
@@ -167,9 +167,9 @@ class Agent:
             self._learn(report.key, _known(report), now)
         if result.seen is not None and (result.seen is not before or result.written):
             self._duty = assigned(self._duty, result.given, self._profile.rules, whole=result.whole)
-        if self._mail.registered and not self._tidied and result.whole:
-            self._tidied = True
+        if self._mail.registered and not self.tidied.is_set() and result.whole:
             self.works.remove_leftovers(self._duty.held)
+            self.tidied.set()
 
     def _pending(self) -> tuple[Report, ...]:
         return reports.pending(self._duty) if self._mail.registered else ()

@@ -85,11 +85,14 @@ class RunnerDaemon:
         self._parts = parts
         self._agent: Agent | None = None
         self._wish: bool | None = None
+        # Set when it is registered, has read what is assigned to it, and is about to end all else it finds.
+        self.tidied = threading.Event()
 
     def run(self) -> None:
         """Until shut down. Raises Failed where it can't be a runner, or is one no more; Unavailable, Invalid."""
         with locked(self._parts.folder):
             agent = self._agent = self._make()
+            agent.tidied = self.tidied
             _keep_name(self._parts, agent)
             if self._wish is not None:
                 agent.shutdown(stop_attempts=self._wish)
