@@ -21,6 +21,7 @@ from runner.outcome import beginning
 from tests.simulated_remote import SimulatedLedger
 
 LEASE = 60.0
+ENDLESS = 0.1
 
 
 @dataclass(slots=True)
@@ -218,7 +219,8 @@ class SimulatedRunner:
         if held.key not in self.machine.processes:
             self.on_start(held)
             code = self.random.choice([0, 0, 0, 0, 1])
-            ends = now.ticks + self.random.expovariate(1 / 20.0)
+            endless = self.random.random() < ENDLESS
+            ends = float("inf") if endless else now.ticks + self.random.expovariate(1 / 20.0)
             self.machine.processes[held.key] = Process(ends, code, stubborn=self.random.random() < 0.2)
         return facts.prepared(held, now)
 
@@ -261,6 +263,7 @@ class SimulatedRunner:
 
     def _wakes(self, now: Moment) -> list[float]:
         processes = [process.ends for key, process in self.machine.processes.items() if key in self.duty.held]
+        processes = [ends for ends in processes if ends < float("inf")]
         later = [next_at(self.duty), self.next_beat, *processes, *(at for at, _ in self.tasks.values())]
         unsent = any(self._lines(held) for held in self.duty.held.values())
         return [max(now.ticks + 0.01, at) for at in (*later, now.ticks + 1.0 if unsent else None) if at is not None]

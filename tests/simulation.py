@@ -13,26 +13,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
+import msgspec
+
 from controller.pulse import StorePulse
 from controller.turn import Controller
 from dstack.ledger.memory import MemoryRemote
 from dstack.model import bucket, refs
 from dstack.model.errors import Unavailable
-from dstack.model.observation import Change, DeleteRef, RunRecord, SetWanted
+from dstack.model.observation import AppendNotes, Change, DeleteRef, RunRecord, SetWanted
 from dstack.model.pool import Capacity
 from dstack.model.refs import RunKey
 from dstack.model.runspec import Code, Desired, RunSpec, Wanted
+from dstack.model.status import Status
 from dstack.model.views import Viewer
 from dstack.model.world import Moment
 from dstack.store.memory import MemoryStore
 from runner.held import Held
-from tests.model_values import moment
+from tests.model_values import ended, moment
 from tests.simulated_remote import Crash, Faults, SimulatedLedger
 from tests.simulated_runner import Machine, SimulatedRunner
 from tests.simulation_laws import broken_laws
 
 CALM_AT = 600.0
-DEADLINE = 30_000.0
+STOP_AT = CALM_AT + 300.0
+DEADLINE = STOP_AT + 3_000.0
 
 WORKFLOWS = (
     b"workflows: [{name: a, commands: x}]",
@@ -86,6 +90,7 @@ class Simulation:
     starts: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
+    stopping: bool = False
     _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
     _away: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -132,8 +137,8 @@ class Simulation:
     # people
 
     def _people(self) -> None:
-        for number in range(self.random.randint(1, 5)):
-            when = self.random.uniform(0, 300)
+        for number in range(self.random.randint(2, 7)):
+            when = self.random.uniform(0, 200)
             self.at(when, lambda name=f"run-{number}": self._submit(name))  # type: ignore[misc]
 
     def _submit(self, name: str) -> None:
@@ -162,7 +167,7 @@ class Simulation:
             return
         desired = self.random.choice([Desired.STOP, Desired.ABORT])
         change: Change = SetWanted(run=name, wanted=Wanted(root=record.root, desired=desired))
-        if self.random.random() < 0.15:
+        if self.random.random() < 0.15 and not self.stopping:
             change = DeleteRef(ref=refs.run_branch(name))
             self.deleted.add(name)
         self.say(f"user: {change}")
@@ -277,10 +282,10 @@ class Simulation:
     # troubles
 
     def _troubles(self) -> None:
-        for _ in range(self.random.randint(0, 6)):
-            self.at(
-                self.random.uniform(0, CALM_AT - 300), self.random.choice([self._outage, self._power_cut, self._wipe])
-            )
+        kinds = [self._outage, self._power_cut, self._wipe, self._amnesia, self._lie, self._lie]
+        for _ in range(self.random.randint(0, 8)):
+            self.at(self.random.uniform(10, 350), self.random.choice(kinds))
+        self.at(STOP_AT, self._stop_all)
         self.at(CALM_AT, self._calm)
 
     def _outage(self) -> None:
@@ -295,7 +300,7 @@ class Simulation:
         if home.name in self.machines:
             self.machines[home.name].processes.clear()
         home.alive = None
-        if self.random.random() < 0.7:
+        if self.random.random() < 0.5:
             self.at(self.now + self.random.expovariate(1 / 100), lambda: self._start(home))
 
     def _wipe(self) -> None:
@@ -307,6 +312,43 @@ class Simulation:
         self.machines[home.name] = Machine(name=machine.name, instance=fresh, capacity=machine.capacity)
         home.alive = None
         self.at(self.now + 1.0, lambda: self._start(home))
+
+    def _amnesia(self) -> None:
+        """A runner dies and loses its journal, but neither its name nor its processes."""
+        machine = self.random.choice(list(self.machines.values()))
+        home = next(home for home in self.homes if home.name == machine.name)
+        self.say(f"{home.name}: loses its memory")
+        machine.journal = {}
+        home.alive = None
+        self.at(self.now + 1.0, lambda: self._start(home))
+
+    def _lie(self) -> None:
+        """Somebody writes into a runner's notes that an attempt has ended, without knowing its nonce."""
+        ledger = self._ledger(Home(name="liar", offset=0.0, make=self._controller), Faults())
+        ledger.away = lambda: False
+        seen = ledger.observe()
+        held = [
+            (name, attempt, there.jobs[key])
+            for name, there in seen.assignments.items()
+            for key, attempt in there.attempts.items()
+        ]
+        if not held:
+            return
+        runner, attempt, oid = self.random.choice(held)
+        key = RunKey.from_text(attempt.run)
+        mine = seen.notes_of(key, runner)
+        lines = mine.on(oid).lines if mine else 0
+        lie = ended(attempt.attempt, seq=lines + 1, runner=runner, nonce="a lie", status=Status.DONE)
+        lie = msgspec.structs.replace(lie, instance=self.random.choice([attempt.instance, "another"]))
+        self.say(f"a liar says that {attempt.key} has ended")
+        ledger.commit([AppendNotes(key=key, writer=runner, events={oid: (lie,)})], seen, atomic=False)
+
+    def _stop_all(self) -> None:
+        """What still runs is stopped: some jobs would run for ever."""
+        self.stopping = True
+        for name in self._unfinished():
+            if name not in self.deleted:
+                self._stop(name)
 
     def _calm(self) -> None:
         """From here on nothing goes wrong, and what must be there is there."""
@@ -324,7 +366,10 @@ class Simulation:
     def _all_quiet(self) -> bool:
         if any(name not in self.deleted for name in self._unfinished()):
             return False
-        return not any(machine.processes for name, machine in self.machines.items() if self._is_on(name))
+        return not any(self._lives(machine) for name, machine in self.machines.items() if self._is_on(name))
+
+    def _lives(self, machine: Machine) -> bool:
+        return any(process.ends > self.now for process in machine.processes.values())
 
     def _is_on(self, name: str) -> bool:
         return any(home.alive for home in self.homes if home.name == name)
