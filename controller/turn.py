@@ -73,6 +73,7 @@ class Controller:
     _watch: Watch = field(default_factory=Watch)
     _absences: Absences = field(default_factory=Absences)
     _settled: dict[str, float] = field(default_factory=dict)
+    _opened: dict[str, float] = field(default_factory=dict)
     _backoff: Backoff = field(default_factory=Backoff)
     _refusals: Refusals = field(default_factory=Refusals)
     _trouble: Trouble = field(default_factory=Trouble)
@@ -130,6 +131,8 @@ class Controller:
         self._watch = watch(self._watch, sight, lease=lease, now=now.ticks)
         self._absences = self._absences.seen(seen, now.ticks)
         self._settled = _settled(runs, self._settled, now.ticks)
+        held = (key for one in seen.assignments.values() for key in one.attempts)
+        self._opened = {key: self._opened.get(key, now.ticks) for key in held}
         return World(
             repository=seen.repository or "",
             store=self.settings.store or self.store,
@@ -142,6 +145,7 @@ class Controller:
             assignments=seen.assignments,
             kept=self._absences.kept(lease, now.ticks),
             settled=self._settled,
+            opened=self._opened,
             entropy=self.entropy(),
             lease=lease,
             interval=self.bucket.interval,

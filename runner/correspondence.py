@@ -20,6 +20,7 @@ from runner.reports import Pace, Pushing, Report
 LOG = logging.getLogger(__name__)
 
 RIVAL_SECONDS = 1.0
+POLLS_PER_LEASE = 2
 
 
 class Correspondence:
@@ -143,7 +144,9 @@ class Correspondence:
     def _is_away(self, error: Exception, now: Moment) -> None:
         self._tries += 1
         self.retry_after = error.retry_after if isinstance(error, Unavailable) else None
-        wait = max(pause(self._tries, self.standing.wanted.instance), self.retry_after or 0.0)
+        # A controller waits two leases for a poll, also after an outage: what is back must be seen within one.
+        longest = self.settings.lease / POLLS_PER_LEASE
+        wait = max(min(pause(self._tries, self.standing.wanted.instance), longest), self.retry_after or 0.0)
         self._again = now.ticks + wait
         self.poll_wanted = True
         LOG.log(logging.WARNING if self._tries == 1 else logging.DEBUG, "%s; trying again in %.1f s", error, wait)

@@ -228,6 +228,22 @@ def test_a_stop_ends_what_has_not_begun_and_tells_the_runner_of_the_rest(desired
     assert assignments(decisions)["otter"][f"{TRAIN.id}.1"].desired is desired
 
 
+# The runner was lost at 960 (silent since 900, a lease of 60 s).
+@pytest.mark.parametrize(
+    ("opened", "given_up"), [(None, True), (959.0, True), (960.0, True), (961.0, False), (999.0, False)]
+)
+def test_an_attempt_that_another_controller_gave_to_a_lost_runner_has_a_lease(
+    opened: float | None,
+    given_up: bool,  # noqa: FBT001
+) -> None:
+    run = holding(assigned())
+    attempt = _attempt(run)
+    there = {"otter": Assignments(oid="1", attempts={attempt.key: attempt}, jobs={attempt.key: TRAIN.oid})}
+    seen = world(run, runners=[runner_view(changed=900.0)], assignments=there)
+    seen = replace(seen, opened={} if opened is None else {attempt.key: opened})
+    assert any(isinstance(event, Revoked) for event in events_on(decide(seen, NOW), TRAIN.oid)) == given_up
+
+
 def test_a_stop_of_an_attempt_whose_runner_is_lost_ends_it() -> None:
     run = holding(assigned(), wanted=Wanted(desired=Desired.STOP))
     _, end = events_on(decide(world(run, runners=[runner_view(changed=0.0)]), NOW), TRAIN.oid)

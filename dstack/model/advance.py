@@ -23,16 +23,20 @@ _END = {Desired.STOP: (Status.STOPPED, Reason.STOPPED), Desired.ABORT: (Status.A
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerFates:
-    """What became of the runners: `lost` ones, the instance registered for each, (runner, attempt) pairs given up."""
+    """What became of the runners: `lost` ones, the instance registered for each, (runner, attempt) pairs given up.
+
+    `spared`: attempts that another controller, to whom the runner lives, gave it less than a lease ago.
+    """
 
     lost: frozenset[str] = frozenset()
+    spared: frozenset[str] = frozenset()
     instances: Mapping[str, str] = field(default_factory=dict)
     given_up: frozenset[tuple[str, str]] = frozenset()
 
     def of(self, key: str, assigned: Assigned) -> str:
         """Why nothing is to be expected of this attempt any more; empty while something is."""
         name = assigned.runner
-        if name in self.lost or name not in self.instances:
+        if name not in self.instances or (name in self.lost and key not in self.spared):
             return f"the runner {name} is lost"
         if self.instances[name] != assigned.instance:
             return f"the runner {name} was set up anew"

@@ -40,13 +40,15 @@ def decide(world: World, now: Moment) -> Decisions:
     held = _hold(world, turns, placement)
     changes: list[Change] = [turn.notes() for turn in turns if turn.events]
     changes.extend(changed_assignments(world, held, _not_ours(world, fates)))
-    return Decisions(changes=tuple(changes), next_at=_next_at(world, turns, now), waiting=placement.waiting)
+    return Decisions(changes=tuple(changes), next_at=_next_at(world, turns, fates, now), waiting=placement.waiting)
 
 
 def fates_of(world: World, now: Moment) -> RunnerFates:
     """Which runners are lost, and which attempts they gave up."""
+    lost = frozenset(name for name, runner in world.runners.items() if _lost(runner, world, now))
     return RunnerFates(
-        lost=frozenset(name for name, runner in world.runners.items() if _lost(runner, world, now)),
+        lost=lost,
+        spared=frozenset(_spared(world, lost, now)) if lost else frozenset(),
         instances={name: runner.registration.instance for name, runner in world.runners.items()},
         given_up=frozenset(
             (name, key)
@@ -55,6 +57,17 @@ def fates_of(world: World, now: Moment) -> RunnerFates:
             if runner.watched.gave_up(key, world.lease, now.ticks)
         ),
     )
+
+
+def _spared(world: World, lost: frozenset[str], now: Moment) -> Iterable[str]:
+    """Attempts given to a lost runner after we lost it. Controllers that disagree mustn't use up its retries."""
+    for name in lost:
+        if name in world.assignments and world.runners[name].registration.state is not RunnerState.GONE:
+            since = world.runners[name].watched.lost_at(world.lease)
+            for key in world.assignments[name].attempts:
+                first = world.opened.get(key)
+                if first is not None and since < first and now.ticks < first + world.lease:
+                    yield key
 
 
 def _lost(runner: RunnerView, world: World, now: Moment) -> bool:
@@ -154,7 +167,7 @@ def _assign(turn: Turn, waiting: Waiting, world: World, placement: Placement) ->
     return OpenAttempt(planned=waiting.planned, assigned=event, order=waiting.candidate.order)
 
 
-def _next_at(world: World, turns: Iterable[Turn], now: Moment) -> float | None:
+def _next_at(world: World, turns: Iterable[Turn], fates: RunnerFates, now: Moment) -> float | None:
     """The next moment at which time alone changes a decision: a lease or a backoff that ends."""
     wakes = {wake for turn in turns for wake in turn.wakes}
     holders = {item.assigned.runner for turn in turns for item in turn.open}
@@ -162,4 +175,5 @@ def _next_at(world: World, turns: Iterable[Turn], now: Moment) -> float | None:
         watched = world.runners[name].watched
         wakes.add(watched.lost_at(world.lease))
         wakes.update(since + 2 * world.lease for since in watched.missing.values())
+    wakes.update(world.opened[key] + world.lease for key in fates.spared)
     return min((wake for wake in wakes if wake > now.ticks), default=None)
