@@ -64,6 +64,7 @@ class SimulatedRunner:
     duty: Duty = field(init=False)
     registered: bool = False
     stopped: bool = False
+    tidied: bool = False
     beats: int = 0
     polls: int = 0
     next_beat: float = 0.0
@@ -134,6 +135,14 @@ class SimulatedRunner:
             capacity=self.machine.capacity,
         )
         self.duty = assigned(self.duty, given, rules, whole=True)
+        if not self.tidied:
+            self.tidied = True
+            self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """What an earlier start began and nobody holds any more is removed at the first poll."""
+        for key in set(self.machine.processes) - set(self.duty.held):
+            del self.machine.processes[key]
 
     def _register(self, seen: Observation, now: Moment) -> None:
         registration = Registration(
