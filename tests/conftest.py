@@ -11,7 +11,7 @@ import pytest
 from tests import network
 
 # The Docker engine's fixtures and hooks.
-pytest_plugins = ["tests.docker_engine"] if (Path(__file__).parent / "docker_engine.py").exists() else []
+pytest_plugins = ["tests.docker_engine"]
 
 CI = os.environ.get("CI") == "true"
 IDENTITY = {"NAME": "Ada Tester", "EMAIL": "ada@example.org"}

@@ -3,12 +3,7 @@
 import sys
 from pathlib import Path
 
-from cli.index import COMMANDS
-
 ROOT = Path(__file__).parent.parent
-# Until all of them are written, what needs them is not collected.
-MODULES = ("cli.local", *(listed.module for listed in COMMANDS.values()))
-WRITTEN = all((ROOT / (module.replace(".", "/") + ".py")).exists() for module in MODULES)
 
 _SCRIPT = """\
 #!{python}

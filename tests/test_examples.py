@@ -10,7 +10,7 @@ import pytest
 
 from dstack.model.planner import make_plan
 from dstack.model.runspec import Code, RunSpec
-from tests.installed import ROOT, WRITTEN, search_path
+from tests.installed import ROOT, search_path
 
 CHAINS = {
     ("digits", "hello"): ["hello"],
@@ -61,16 +61,14 @@ def processes_in(folder: Path) -> list[str]:
     return [line for line in lines if str(folder) in line]
 
 
-if WRITTEN:
-
-    @pytest.mark.timeout(400)
-    def test_the_demonstration_can_be_repeated_and_leaves_nothing_running(tmp_path: Path) -> None:
-        folder, search = tmp_path / "a demo", search_path(tmp_path / "bin")
-        first, second = demonstrate(folder, search), demonstrate(folder, search)
-        assert '"accuracy": 0.98' in first
-        assert '"accuracy": 0.98' in second
-        metrics = list(folder.glob("results/*/**/metrics.json"))
-        assert len(metrics) == 2
-        assert json.loads(metrics[0].read_text())["test_pictures"] == 450
-        assert list(folder.glob("results/*/**/confusion.png"))
-        assert processes_in(tmp_path) == []
+@pytest.mark.timeout(400)
+def test_the_demonstration_can_be_repeated_and_leaves_nothing_running(tmp_path: Path) -> None:
+    folder, search = tmp_path / "a demo", search_path(tmp_path / "bin")
+    first, second = demonstrate(folder, search), demonstrate(folder, search)
+    assert '"accuracy": 0.98' in first
+    assert '"accuracy": 0.98' in second
+    metrics = list(folder.glob("results/*/**/metrics.json"))
+    assert len(metrics) == 2
+    assert json.loads(metrics[0].read_text())["test_pictures"] == 450
+    assert list(folder.glob("results/*/**/confusion.png"))
+    assert processes_in(tmp_path) == []
