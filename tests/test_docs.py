@@ -12,12 +12,13 @@ import pytest
 from cli.index import COMMANDS
 from dstack.model import vocabulary
 from dstack.model.job import Reason
+from dstack.model.settings import Settings
 from dstack.model.status import Status
 from dstack.model.variables import parse_variables
 from dstack.model.workflows import parse_workflows
 from tests import console
 from tests.console import Session, Step
-from tests.installed import ROOT, WRITTEN, search_path
+from tests.installed import ROOT, search_path
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
@@ -25,7 +26,6 @@ SESSIONS = [
     pytest.param(session, id=f"{page.relative_to(ROOT)}:{number}")
     for page in PAGES
     for number, session in enumerate(console.sessions(page.read_text()))
-    if WRITTEN or "dstack " not in console.script(session)
 ]
 
 
@@ -83,6 +83,10 @@ def test_the_reference_has_every_key_and_no_other() -> None:
 def test_the_reference_names_what_is_not_yet_supported() -> None:
     text = (ROOT / "docs/workflows.md").read_text().partition("**Not yet supported**")[2].partition("\n\n")[0]
     assert set(re.findall(r"`([\w-]+)`", text)) >= vocabulary.LATER | vocabulary.RESOURCES_LATER
+
+
+def test_every_shared_setting_is_explained() -> None:
+    assert first_cells("docs/git.md", "Shared settings") == list(Settings.__struct_fields__)
 
 
 def test_every_reason_and_state_is_explained() -> None:

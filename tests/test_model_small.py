@@ -145,7 +145,6 @@ def test_no_runner_is_called_controller() -> None:
         Settings,
         store=st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
         lease=st.floats(1, 86400),
-        throttle=st.none() | st.just("forge"),
     )
 )
 def test_settings_round_trip(settings: Settings) -> None:

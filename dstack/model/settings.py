@@ -13,11 +13,10 @@ PLACE = "config.yaml on the branch dstack/config"
 
 
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`store`: a URL. `lease` in seconds. `throttle`: `forge` asks all parts to push rarely."""
+    """`store`: a URL. `lease` in seconds."""
 
     store: str | None = None
     lease: float = 60.0
-    throttle: str | None = None
 
 
 def parse_settings(text: bytes | None) -> Settings:
