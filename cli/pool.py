@@ -24,7 +24,6 @@ def runner_daemon(session: Session, seen: Seen, name: str, folder: Path, *, priv
         capacity=detected(),
         executors=("process", "docker") if docker_answers() else ("process",),
         watched=session.remote.path,
-        borrow=session.remote.objects,
         store=seen.store_url,
         private=private,
     )

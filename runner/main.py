@@ -45,8 +45,8 @@ POLL_SECONDS = 2.0
 class RunnerParts:
     """What a runner is made of. `folder` is its state folder; `remote` the state remote's URL.
 
-    `watched`: the git folder of a local remote. `borrow`: a folder of objects that needn't be fetched. `store`: the URL
-    where the shared settings name none. `private`: for the one run that names it. `poll` in seconds.
+    `watched`: the git folder of a local remote. `store`: the URL where the shared settings name none. `private`: for
+    the one run that names it. `poll` in seconds.
     """
 
     folder: Path
@@ -56,7 +56,6 @@ class RunnerParts:
     executors: tuple[str, ...]
     labels: tuple[str, ...] = ()
     watched: Path | None = None
-    borrow: Path | None = None
     store: str | None = None
     private: bool = False
     takeover: bool = False
@@ -128,7 +127,7 @@ class RunnerDaemon:
 
     def _make(self) -> Agent:
         parts = self._parts
-        ledger = GitLedger(Cache(parts.folder / "cache", parts.remote, borrow=parts.borrow))
+        ledger = GitLedger(Cache(parts.folder / "cache", parts.remote))
         repository = _repository(ledger, parts)
         instance = instance_of(parts.folder)
         profile = Profile(

@@ -10,7 +10,6 @@ from dstack.ledger.cache import Cache
 from dstack.ledger.push import RefUpdate
 from dstack.model import refs
 from dstack.model.errors import Failed, Unavailable
-from dstack.model.refs import RunKey
 from tests.repositories import bare, place, sh, work
 from tests.test_ledger_push import ONE, TWO, commit, make
 
@@ -160,25 +159,6 @@ def test_a_cache_that_cannot_be_written_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Failed, match=r"the cache .*file/cache can't be created: Not a directory"):
         Cache(tmp_path / "file/cache", "x")
-
-
-def test_a_snapshot_is_fetched_at_depth_one_and_checked(tmp_path: Path) -> None:
-    top = work(tmp_path / "code")
-    sh(top, "commit", "--quiet", "--allow-empty", "-m", "two")
-    here = place(top, tmp_path / "cache")
-    made = here.submit()
-    runner = Cache(tmp_path / "runner", here.cache.url)
-    for _ in range(2):
-        runner.fetch_snapshot(made.key, here.code.head)
-    assert sh(tmp_path / "runner", "rev-list", "--count", refs.snapshot(made.key)) == "1"
-    assert refs.snapshot(made.key) not in runner.poll()
-    assert refs.snapshot(made.key) in runner.objects.refs()
-    with pytest.raises(Failed, match="as its run says"):
-        runner.fetch_snapshot(made.key, "0" * 40)
-    with pytest.raises(Failed, match="deleted or archived"):
-        runner.fetch_snapshot(RunKey("gone-1", "0" * 12), here.code.head)
-    runner.forget_snapshot(made.key)
-    assert refs.snapshot(made.key) not in runner.objects.refs()
 
 
 def test_tidying_keeps_what_is_there(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from dstack.ledger.push import Line, RefUpdate
 from dstack.model import refs
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.observation import Outcome, Pushed
-from dstack.model.refs import RunKey
 
 # Leases and refspecs go on the command line (git push reads them from nowhere else): some 300 bytes each, of 2 MiB.
 _BATCH = 1_000
@@ -105,22 +104,6 @@ class Cache:
         lines = [line.partition("\t") for line in result.out.decode(errors="replace").splitlines()]
         return {ref: oid for oid, _, ref in lines if ref in set(names)}
 
-    def fetch_snapshot(self, key: RunKey, snapshot: str) -> None:
-        """Fetch the code of a run at depth 1, if it isn't here. Raises Failed where it isn't that very commit."""
-        ref = refs.snapshot(key)
-        with folder.lock(self.path):
-            if self.objects.refs().get(ref) != snapshot or not self.objects.has(snapshot):
-                self._fetched(self._run(*_FETCH, "--depth=1", self.url, f"+{ref}:{ref}"), ref)
-                found = self.objects.refs().get(ref)
-                if found != snapshot:
-                    msg = f"the code of {key} is {found} on the remote, not {snapshot} as its run says"
-                    raise Failed(msg)
-
-    def forget_snapshot(self, key: RunKey) -> None:
-        """Let `tidy` free the code of a run some day."""
-        with folder.lock(self.path):
-            self.objects.set_ref(refs.snapshot(key), None)
-
     def renew(self) -> None:
         """Throw the folder away and make it anew, empty."""
         with folder.lock(self.path):
@@ -166,8 +149,7 @@ class Cache:
             if self._is_away(result):
                 raise self._unreachable(result)
             raise Damaged(result.reason)
-        prefix = refs.snapshot(RunKey("", ""))[:-1]
-        return {name: oid for name, oid in self.objects.refs().items() if not name.startswith(prefix)}
+        return self.objects.refs()
 
     def _fetch_again(self) -> dict[str, str]:
         """Into a new cache, where damage is not ours."""
@@ -176,14 +158,6 @@ class Cache:
         except Damaged as error:
             msg = f"the state remote {self.url} can't be read: {error}"
             raise Unavailable(msg) from error
-
-    def _fetched(self, result: git.Result, ref: str) -> None:
-        if result.status == 0:
-            return
-        if "couldn't find remote ref" in result.reason:
-            msg = f"the remote no longer has {ref}: its run was deleted or archived"
-            raise Failed(msg)
-        raise self._unreachable(result)
 
     def _push(self, updates: Sequence[RefUpdate], *, atomic: bool) -> Pushed:
         if not updates:

@@ -36,7 +36,7 @@ class CodeRepository:
     """A work tree of the user. `top` is its root, `common` the git folder all its work trees share.
 
     `head` is the full id of the commit checked out, `branch` its branch (None when detached). `url` is where the code's
-    own remote is, for people. `identity` is `Name <email>` by git's settings, as far as they are set.
+    own remote is, for people.
     """
 
     top: Path
@@ -54,12 +54,6 @@ class CodeRepository:
         """The address of `origin`, if there is one, without credentials: it goes into the record of every run."""
         address = self.settings.get("remote.origin.url")
         return None if address is None else without_credentials(address)
-
-    @property
-    def identity(self) -> str | None:
-        """`Name <email>`, or what is set of it."""
-        name, email = self.settings.get("user.name", ""), self.settings.get("user.email", "")
-        return f"{name} <{email}>" if name and email else name or email or None
 
     @property
     def context(self) -> Context:
