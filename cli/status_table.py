@@ -18,7 +18,7 @@ COLUMNS = (
     Column(title="USER", least=6, rank=2),
     Column(title="SUBMITTED", least=10, rank=5),
     Column(title="RUNNER", least=8, rank=4),
-    Column(title="STATUS", least=12),
+    Column(title="STATUS", least=28),
 )
 
 
