@@ -3,7 +3,7 @@
 # make check    format, lint, types, import layers, tests with coverage: what CI runs
 # make simulate SEEDS=1000
 #               controller, runners and faults on a fake clock, with as many seeds as you like
-# make bench    print the benchmarks' medians
+# make bench    print the benchmarks' medians, and what each may be at most (or least)
 # make format   let ruff format and mend what it can
 # make clean    remove what was made here
 
@@ -14,6 +14,8 @@ SEEDS ?= 300
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+# daemons.py is what the others start.
+BENCHMARKS := $(filter-out daemons,$(basename $(notdir $(wildcard benchmarks/*.py))))
 INSTALLED := pyproject.toml .ci/venv examples/digits/requirements.txt
 
 .DEFAULT_GOAL := help
@@ -57,7 +59,7 @@ simulate: $(VENV)/.test
 	SEEDS=$(SEEDS) $(PYTEST) --timeout=0 -q tests/test_simulation.py
 
 bench: $(VENV)/.test
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m "benchmarks.$$name" || exit 1; done
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -1,6 +1,6 @@
 """How long planning takes: a run of 10,000 jobs from one matrix, between a first job and a last one that needs all.
 
-`PYTHONPATH=. python benchmarks/plan.py` prints the median of ten.
+`python -m benchmarks.plan` prints the median of ten.
 """
 
 import statistics
