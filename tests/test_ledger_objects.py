@@ -18,7 +18,7 @@ ENTRIES = st.builds(Entry, st.sampled_from([b"100644", b"100755", b"40000", b"12
 
 @pytest.fixture
 def objects(tmp_path: Path) -> Objects:
-    ledger_objects.create(tmp_path / "r.git", None)
+    ledger_objects.create(tmp_path / "r.git", ())
     return Objects.open(tmp_path / "r.git")
 
 
@@ -72,7 +72,7 @@ def test_what_is_read_is_bounded_and_of_its_kind(objects: Objects) -> None:
 @given(blobs=st.sets(st.binary(max_size=5_000), min_size=1, max_size=30))
 def test_packs_hold_their_blobs(tmp_path_factory: pytest.TempPathFactory, blobs: set[bytes]) -> None:
     path = tmp_path_factory.mktemp("pack") / "r.git"
-    ledger_objects.create(path, None)
+    ledger_objects.create(path, ())
     write_pack(path, blobs)
     found = Objects.open(path)
     assert {found.blob(blob_id(blob), "blob", limit=5_000) for blob in blobs} == blobs
