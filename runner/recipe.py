@@ -15,6 +15,7 @@ PREFIX = "dstack."
 KEY, INSTANCE = PREFIX + "key", PREFIX + "instance"
 SHM_DEFAULT = 1024**3
 NOT_FOUND = 127
+MESSAGE_BYTES = 1000
 OUT_OF_MEMORY = "it needed more memory than its limit: raise resources.memory"
 
 
@@ -67,13 +68,17 @@ def shell_trouble(launch: Launch, state: State) -> tuple[Reason | None, str]:
     """The init process says on stderr that the shell isn't there, and ends with 127, as a shell does for a command."""
     if state.exit_code != NOT_FOUND:
         return None, ""
+    told = f"exec {launch.job.shell} failed: No such file or directory\n".encode()
+    return (Reason.INVALID, no_shell(launch.job)) if _beginning(launch).endswith(told) else (None, "")
+
+
+def _beginning(launch: Launch) -> bytes:
+    """The output's first pieces: one message may come in several."""
+    said = b""
     with (launch.folder / OUTPUT).open("rb") as file:
-        first = read_frame(file)
-    if first is None or not first.data.endswith(
-        f"exec {launch.job.shell} failed: No such file or directory\n".encode()
-    ):
-        return None, ""
-    return Reason.INVALID, no_shell(launch.job)
+        while len(said) < MESSAGE_BYTES and (frame := read_frame(file)) is not None:
+            said += frame.data
+    return said
 
 
 def no_shell(job: Job) -> str:
