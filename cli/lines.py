@@ -55,7 +55,8 @@ class JobLine(msgspec.Struct, frozen=True, kw_only=True):
 class RunLine(msgspec.Struct, frozen=True, kw_only=True):
     """A run. `problem` is set for a branch that can't be read or is another repository's; `status` is then None.
 
-    `overrides` are the variables that were given on the command line; `store` is where its bytes are, once planned.
+    `overrides` are the variables that were given on the command line; `store` is where its bytes are, once planned;
+    `unreadable` are sentences about records of it that were passed over.
     """
 
     run: str
@@ -74,6 +75,7 @@ class RunLine(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
     store: str | None = None
     only: str | None = None
+    unreadable: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:

@@ -11,7 +11,7 @@ import msgspec
 from cli.following import Tails, follow
 from cli.lines import JobLine, RunLine
 from cli.log_text import LogPrinter, prefixes
-from cli.pick import Picked, pick
+from cli.pick import Picked, pick, readable
 from cli.reading import Reader
 from cli.session import Seen, open_session
 from cli.summaries import load_runs
@@ -62,7 +62,7 @@ def command(  # noqa: PLR0913 (one for each option)
     moment = since_moment(since, datetime.now(UTC)) if since else None
     reader = Reader(open_session(folder))
     seen = reader.session.poll()
-    picked = pick(name, load_runs(reader.session, seen))
+    picked = readable(pick(name, load_runs(reader.session, seen)), reader.session.remote.name)
     printer = LogPrinter(
         prefixes={} if picked.job else prefixes(picked.run.jobs), timestamps=timestamps, as_json=as_json
     )

@@ -1,10 +1,12 @@
 """Which run or job a word means: an exact name beats a prefix, an ambiguous prefix names its candidates."""
 
 import difflib
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cli.lines import JobLine, RunLine
+from dstack.model import refs
 from dstack.model.errors import Invalid
 from dstack.model.refs import RunKey
 
@@ -42,6 +44,20 @@ def pick(word: str, runs: Sequence[RunLine], *, jobs: bool = True) -> Picked:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     msg = f"{word!r} is the beginning of {', '.join(names[:SHOWN])}{more}: write more of the name"
     raise Invalid(msg)
+
+
+def readable(picked: Picked, remote: str) -> Picked:
+    """What was picked. Raises Invalid, with the way out, where it is no run that can be executed here."""
+    if picked.run.problem:
+        msg = f"{picked.run.run} is no run of this dstack repository: {way_out(picked.run, remote)}"
+        raise Invalid(msg)
+    return picked
+
+
+def way_out(run: RunLine, remote: str) -> str:
+    """What is wrong with a run that is never executed, and how to be rid of it. `remote`: what git calls it."""
+    branch = refs.run_branch(run.run).removeprefix("refs/heads/")
+    return f"{run.problem}. Nobody executes it; `git push {shlex.quote(remote)} --delete {branch}` removes it"
 
 
 def _candidates(word: str, runs: Iterable[RunLine], *, jobs: bool) -> Iterable[Picked]:

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from cli.lines import RunLine, odd_line, run_line
 from cli.session import Seen, Session
 from dstack.ledger import records, runs
@@ -33,8 +35,11 @@ class Reader:
 
     def line(self, seen: Seen, name: str) -> RunLine:
         """The run of this name, which must be among the refs seen."""
-        view = self.view(seen, name)
-        return run_line(view) if isinstance(view, RunView) else odd_line(view)
+        observation = self.observation(seen, [name])
+        views = self.views(observation)
+        if not views:
+            return odd_line(observation.runs[name])
+        return msgspec.structs.replace(run_line(views[0]), unreadable=_unreadable(observation))
 
     def view(self, seen: Seen, name: str) -> RunView | RunRecord | BrokenRun:
         """The run as folded; as read where it is broken or another repository's."""
@@ -109,3 +114,13 @@ class Reader:
             return self.session.cache.objects.blob(oid, "job object", limit=JOB_LIMIT)
         except (Invalid, Damaged):
             return None
+
+
+def _unreadable(observation: Observation) -> tuple[str, ...]:
+    """What the notes of its runs hold that is no record: it is passed over, and must not be so in silence."""
+    return tuple(
+        f"in the notes of {writer}: {notes.problem}"
+        for by_writer in observation.notes.values()
+        for writer, notes in sorted(by_writer.items())
+        if notes.problem
+    )

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from cli.lines import RunLine
-from cli.pick import pick
+from cli.pick import pick, way_out
 from cli.session import Seen, Session, open_session
 from cli.status_table import COLUMNS, rows
 from cli.summaries import load_runs
@@ -48,7 +48,8 @@ def command(  # noqa: PLR0913 (one for each option)
     if lines:
         table = rows(lines, jobs=not no_jobs, repeat=not is_terminal(), now=datetime.now(UTC))
         show_table(COLUMNS, list(table))
-    _tell_more(runs, lines, seen)
+    _tell_more(runs, seen)
+    _tell_odd(runs, lines, session.remote.name)
 
 
 def chosen_runs(runs: Sequence[RunLine], *, last: int | None, everything: bool) -> list[RunLine]:
@@ -69,12 +70,21 @@ def _explained(lines: Sequence[RunLine], session: Session, seen: Seen) -> Sequen
     return with_reasons(lines, Reader(session), seen)
 
 
-def _tell_more(runs: Sequence[RunLine], shown: Sequence[RunLine], seen: Seen) -> None:
+def _tell_more(runs: Sequence[RunLine], seen: Seen) -> None:
     """On standard error: what the table leaves out and would be missed."""
     if seen.repository is None:
         tell("dstack has not been set up for this repository yet: run `dstack init`, `dstack up` or a workflow")
     elif not runs:
         tell("There are no runs yet: `dstack run --help` lists the workflows.")
+
+
+def _tell_odd(runs: Sequence[RunLine], shown: Sequence[RunLine], remote: str) -> None:
+    """On standard error: runs and records that are passed over."""
+    for line in shown:
+        if line.problem:
+            tell(clean(f"{line.run}: {way_out(line, remote)}"))
+        for text in line.unreadable:
+            tell(clean(f"warning: {line.run}: {text} (passed over)"))
     names = {line.run for line in shown}
     odd = [line.run for line in runs if line.status is None and line.run not in names]
     if odd:

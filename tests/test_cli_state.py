@@ -60,7 +60,7 @@ def decide(at: Desk, turns: int = 3) -> None:
     session = open_session(at.folder)
     controller = controller_daemon(session, session.poll()).controller
     for _ in range(turns):
-        time.sleep(controller.step(moment()) or 0)
+        time.sleep(min(0.2, controller.step(moment()) or 0))
 
 
 def test_init_sets_up_what_is_missing_and_nothing_else(at: Desk) -> None:
@@ -81,7 +81,7 @@ def test_init_moves_new_runs_to_another_store(at: Desk) -> None:
     at.dstack("init")
     url = (at.folder.parent / "other store").as_uri()
     assert at.dstack("init", "--store", url).code == 0
-    assert f"store: {url}" in sh(at.remote, "show", "refs/heads/dstack/config:config.yaml")
+    assert f"store: \"{url}\"" in sh(at.remote, "show", "refs/heads/dstack/config:config.yaml")
     assert at.dstack("doctor").code == 0
 
 
@@ -251,8 +251,12 @@ def test_a_run_made_by_hand_is_shown_as_broken_and_everything_else_goes_on(at: D
     answer = at.dstack("status", "bad")
     assert "BROKEN: " in answer.out
     assert "\x1b" not in answer.out
-    stop = at.dstack("stop", "bad", "-d")
-    assert (stop.code, stop.err) == (1, "dstack: bad can't be stopped: it is not a run of this dstack repository\n")
+    assert "`git push origin --delete dstack/runs/bad` removes it" in answer.err
+    for command in ("stop", "logs", "artifacts"):
+        refused = at.dstack(command, "bad")
+        assert refused.code == 1
+        assert "bad is no run of this dstack repository: run.yaml" in refused.err
+        assert "\x1b" not in refused.err
     assert at.dstack("doctor").code == 0
 
 
@@ -273,7 +277,9 @@ def test_a_note_line_that_is_no_json_harms_nothing(at: Desk) -> None:
     ref = next(ref for ref in at.refs() if ref.startswith("refs/notes/dstack/first."))
     root = at.refs()["refs/heads/dstack/runs/first"]
     sh(at.remote, "notes", "--ref", ref, "append", "-m", "not json", root)
-    assert at.dstack("status").code == 0
+    shown = at.dstack("status")
+    assert (shown.code, "warning: first: in the notes of controller: note on" in shown.err) == (0, True)
+    assert at.dstack("status").err == shown.err  # from the file of what is known, too
     answer = at.dstack("doctor")
     assert answer.code == 0
     assert "some can't be read" in answer.out
