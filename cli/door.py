@@ -22,7 +22,11 @@ def passing(program: str, work: Callable[[], object]) -> int:
     try:
         result = work()
         sys.stdout.flush()
-    except (KeyboardInterrupt, click.Abort):
+    except click.Abort as error:
+        if error.__cause__ is None:  # ^C or the end of input at a question; elsewhere click has begun a line already
+            _tell("")
+        return INTERRUPTED
+    except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 (the door)
         return INTERRUPTED if interrupts.is_pending() else _explain(program, error)

@@ -16,7 +16,7 @@ from cli.pool import forget_runner, runner_daemon
 from cli.preparing import Order
 from cli.reading import Reader
 from cli.run_end import asked_locally, exit_code, followed
-from cli.running import checked, submitted_run
+from cli.running import checked, submitted_run, told_if_left
 from cli.session import Seen, Session
 from cli.stopping import Wish, ask_for
 from cli.submitted import line_of
@@ -37,9 +37,10 @@ def run_locally(session: Session, order: Order) -> int:
         end_abandoned(session, seen)
     with _Runner(session, seen, name) as runner:
         prepared, submitted = submitted_run(session, prepared)
-        runner.works_for(submitted)
-        line = line_of(prepared, submitted)
-        with _deciding(session, seen, submitted):
+        with told_if_left(prepared):
+            runner.works_for(submitted)
+            line = line_of(prepared, submitted)
+        with _deciding(session, seen, submitted), told_if_left(prepared):
             end = followed(Reader(session), line, LogPrinter(prefixes=prefixes(line.jobs)), asked_locally)
     return exit_code(end)
 

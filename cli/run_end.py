@@ -86,7 +86,7 @@ def asked(line: RunLine) -> Desired | None:
                 err=True,
             )
         except (click.Abort, KeyboardInterrupt):
-            answer = "l"
+            _end_question()
     if answer not in _ANSWERS:
         tell(goes_on(line.run))
     return _ANSWERS.get(answer)
@@ -99,8 +99,15 @@ def asked_locally(_line: RunLine) -> Desired:
     try:
         abort = click.confirm("\nStop it and keep its artifacts? (no: abort it)", default=True, err=True)
     except (click.Abort, KeyboardInterrupt):
+        _end_question()
         return Desired.ABORT
     return Desired.STOP if abort else Desired.ABORT
+
+
+def _end_question() -> None:
+    """^C was the answer: it must not be taken for a new one, and what is said next begins a line."""
+    interrupts.answered()
+    tell("")
 
 
 def exit_code(end: End) -> int:

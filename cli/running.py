@@ -1,8 +1,9 @@
 """Prepares and submits a run: the first acts of `dstack run`. What comes after the push is in `cli.submitted`."""
 
-import contextlib
 import importlib
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -46,10 +47,13 @@ def run(folder: Path, code: CodeRepository, order: Order) -> int:
     ahead = threading.Thread(target=importlib.import_module, args=("cli.submitted",), daemon=True)
     ahead.start()
     prepared, submitted = submitted_run(session, prepared)
-    ahead.join()
-    from cli.submitted import print_detached, see_through  # noqa: PLC0415 (see above)
+    with told_if_left(prepared):
+        ahead.join()
+        from cli.submitted import print_detached, see_through  # noqa: PLC0415 (see above)
 
-    return print_detached(prepared, submitted) if options.detach else see_through(session, seen, prepared, submitted)
+        if options.detach:
+            return print_detached(prepared, submitted)
+        return see_through(session, seen, prepared, submitted)
 
 
 def checked(session: Session, order: Order, *, only: str | None = None) -> tuple[Seen, Prepared]:
@@ -74,12 +78,22 @@ def submitted_run(session: Session, prepared: Prepared) -> tuple[Prepared, Submi
     try:
         with deferred():
             done = _push(session, prepared)
+        _tell_jobs(done[0], done[0].plan(done[1].root))
     except KeyboardInterrupt:
         if done:
             tell(_left(done[0]))
         raise
-    _tell_jobs(done[0], done[0].plan(done[1].root))
     return done
+
+
+@contextmanager
+def told_if_left(prepared: Prepared) -> Iterator[None]:
+    """An interrupt in the block, where nobody asks what it means, says what becomes of the run, which is there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell(_left(prepared))
+        raise
 
 
 def _left(prepared: Prepared) -> str:
@@ -110,9 +124,11 @@ def _say_what_travels(session: Session, prepared: Prepared) -> None:
     where = f"{clean(session.remote.name)} ({clean(session.remote.url)})"
     tell(f"This sends {prepared.snapshot.travels} to the state remote {where}.")
     tell("A file .dstackignore keeps files at home. This is said once for each remote.")
-    if can_ask() and not prepared.order.options.yes:
-        click.confirm("Send it?", default=True, abort=True, err=True)
-    with contextlib.suppress(OSError):
+    asking = can_ask() and not prepared.order.options.yes
+    if asking and not click.confirm("Send it?", default=True, err=True):
+        msg = "nothing was sent"
+        raise Invalid(msg)
+    with suppress(OSError):
         marker.touch()
 
 

@@ -8,7 +8,7 @@ import click
 from cli.following import updates
 from cli.home import why_nobody_decides
 from cli.lines import RunLine
-from cli.pick import Picked, pick
+from cli.pick import Picked, pick, readable
 from cli.reading import Reader
 from cli.session import Seen, open_session
 from cli.status_table import run_text
@@ -44,7 +44,8 @@ def command(  # noqa: PLR0913 (one for each option)
     reader = Reader(open_session(folder))
     seen = reader.session.poll()
     runs = load_runs(reader.session, seen)
-    picked = [pick(name, runs) for name in names] or _all(reader, runs, everyone=everyone, yes=yes)
+    remote = reader.session.remote.name
+    picked = [readable(pick(name, runs), remote) for name in names] or _all(reader, runs, everyone=everyone, yes=yes)
     _confirm(names, picked, yes=yes)
     desired = Desired.ABORT if abort else Desired.STOP
     stopped = [one for one in picked if _stop(reader, one, desired)]
@@ -72,7 +73,9 @@ def _confirm(names: Sequence[str], picked: Sequence[Picked], *, yes: bool) -> No
 def _ask(question: str, otherwise: str) -> None:
     if not can_ask():
         raise Invalid(otherwise)
-    click.confirm(clean(question), abort=True, err=True)
+    if not click.confirm(clean(question), err=True):
+        msg = "nothing was stopped"
+        raise Invalid(msg)
 
 
 def _stop(reader: Reader, one: Picked, desired: Desired) -> bool:

@@ -28,6 +28,7 @@ Example:
 
 END_SECONDS = 5.0
 PATIENCE_SECONDS = 3600.0
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command(epilog=EXAMPLE)
@@ -56,13 +57,14 @@ class Both:
         """Nothing runs yet."""
         self._controller, self._runner = controller, runner
         self._interrupted = threading.Event()
+        self._terminated = False
         self._failure = ""
 
     def run(self) -> int:
         """Until interrupted, or the runner can't go on; the exit code."""
         deciding = threading.Thread(target=self._controller.run, name="controller", daemon=True)
         working = threading.Thread(target=self._work, name="runner", daemon=True)
-        before = [(number, signal.signal(number, self._interrupt)) for number in (signal.SIGINT, signal.SIGTERM)]
+        before = [(number, signal.signal(number, self._interrupt)) for number in _ENDING]
         try:
             deciding.start()
             working.start()
@@ -84,12 +86,14 @@ class Both:
         except DstackError as error:
             self._failure = str(error)
 
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        self._terminated = self._terminated or number == signal.SIGTERM
         self._interrupted.set()
 
     def _end(self, working: threading.Thread) -> None:
         """Stop what runs, or leave it; a second interrupt leaves it at once."""
-        stop = not self._runner.held or not can_ask() or self._ask()
+        # Just started, the runner may not have read yet what it holds: nothing is stopped without the question.
+        stop = self._terminated or not can_ask() or (bool(self._runner.held) and self._ask())
         self._interrupted.clear()
         self._runner.shutdown(stop_attempts=stop)
         waited = 0.0
@@ -102,10 +106,16 @@ class Both:
     def _ask(self) -> bool:
         count = len(self._runner.held)
         question = f"\n{count} at work. Stop them? (no: they go on, and the next `dstack up` takes them over)"
+        # Our own handlers only set a flag, which would leave a second ^C without effect while we wait for an answer.
+        before = [(number, signal.signal(number, signal.default_int_handler)) for number in _ENDING]
         try:
             return click.confirm(question, default=False, err=True)
-        except click.Abort:
+        except (click.Abort, KeyboardInterrupt):
+            tell("")
             return False
+        finally:
+            for number, handler in before:
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import click
 import pytest
 
 from cli import door, main, runner_door
@@ -54,6 +55,7 @@ def raises(error: BaseException) -> None:
     [
         (Invalid("that is wrong: write this"), 1, "dstack: that is wrong: write this\n"),
         (KeyboardInterrupt(), 130, ""),
+        (click.Abort(), 130, "\n"),
         (BrokenPipeError(), 1, ""),
     ],
 )
