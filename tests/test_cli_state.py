@@ -81,7 +81,7 @@ def test_init_moves_new_runs_to_another_store(at: Desk) -> None:
     at.dstack("init")
     url = (at.folder.parent / "other store").as_uri()
     assert at.dstack("init", "--store", url).code == 0
-    assert f"store: \"{url}\"" in sh(at.remote, "show", "refs/heads/dstack/config:config.yaml")
+    assert f'store: "{url}"' in sh(at.remote, "show", "refs/heads/dstack/config:config.yaml")
     assert at.dstack("doctor").code == 0
 
 
