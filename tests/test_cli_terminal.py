@@ -21,6 +21,8 @@ workflows:
     stop-grace: 2s
 """
 
+pytestmark = pytest.mark.timeout(170)
+
 
 @pytest.fixture
 def at(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Desk:
