@@ -12,7 +12,7 @@ from pathlib import Path
 
 INTERRUPT = "\x03"
 END_OF_INPUT = "\x04"
-PATIENCE = 50.0  # longer than the grace a job is given
+PATIENCE = 20.0
 # The terminal must be the child's own for its keys to become signals.
 _ENTER = (
     "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); from dstack.__main__ import main; "

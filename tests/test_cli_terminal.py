@@ -21,8 +21,6 @@ workflows:
     stop-grace: 2s
 """
 
-pytestmark = pytest.mark.timeout(170)
-
 
 @pytest.fixture
 def at(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Desk:

@@ -170,5 +170,5 @@ def test_a_stop_ends_every_process_and_keeps_what_was_made(pool: Pool) -> None:
     assert (claim.status, claim.reason) == (Status.STOPPED, Reason.STOPPED)
     assert claim.manifest is not None
     lines = pool.log(job)[0].splitlines()
-    assert lines[0] == b"ready"
-    assert b"stopping" in lines
+    # The shell may say that its child, which was told as well, is gone.
+    assert [line for line in lines if line != b"Terminated"][:2] == [b"ready", b"stopping"]
