@@ -3,8 +3,9 @@
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable
-from types import FrameType
+from queue import SimpleQueue
 
 from cli.session import Seen, Session
 from controller.main import POLL_SECONDS, ControllerDaemon, ControllerParts
@@ -13,6 +14,7 @@ from dstack.ledger.gitledger import GitLedger
 from dstack.model.refs import RunKey
 from dstack.store.location import open_store
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
 NOISY = ("apscheduler", "watchfiles", "docker", "urllib3")
 
 
@@ -43,10 +45,16 @@ def log_to_stderr(level: int = logging.INFO) -> None:
 
 
 def on_signals(stop: Callable[[], None]) -> None:
-    """Have SIGTERM and SIGINT end a daemon in order."""
+    """Have SIGTERM and SIGINT end a daemon in order. `stop` may take locks: a handler runs amid code that holds them.
 
-    def obey(_number: int, _frame: FrameType | None) -> None:
-        stop()
+    So the handler only puts into a queue that takes no lock, and a thread obeys.
+    """
+    came: SimpleQueue[int] = SimpleQueue()
 
-    signal.signal(signal.SIGTERM, obey)
-    signal.signal(signal.SIGINT, obey)
+    def obey() -> None:
+        while came.get():
+            stop()
+
+    threading.Thread(target=obey, name="signals", daemon=True).start()
+    for number in ENDING:
+        signal.signal(number, lambda number, _frame: came.put(number))

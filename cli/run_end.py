@@ -10,6 +10,7 @@ from cli.following import Tails, follow
 from cli.interrupts import goes_on
 from cli.lines import JobLine, RunLine
 from cli.log_text import LogPrinter
+from cli.question import choose, confirm
 from cli.reading import Reader
 from cli.status_table import job_text, run_text
 from cli.stopping import Wish, ask_for
@@ -78,13 +79,8 @@ def asked(line: RunLine) -> Desired | None:
     answer = "l"
     if can_ask():
         try:
-            answer = click.prompt(
-                f"\n{line.run} is not finished: (s)top it, (a)bort it, or (l)eave it running?",
-                type=click.Choice(["s", "a", "l"]),
-                show_choices=False,
-                default="l",
-                err=True,
-            )
+            question = f"\n{line.run} is not finished: (s)top it, (a)bort it, or (l)eave it running?"
+            answer = choose(question, ("s", "a", "l"), default="l")
         except (click.Abort, KeyboardInterrupt):
             _end_question()
     if answer not in _ANSWERS:
@@ -97,7 +93,7 @@ def asked_locally(_line: RunLine) -> Desired:
     if not can_ask():
         return Desired.STOP
     try:
-        abort = click.confirm("\nStop it and keep its artifacts? (no: abort it)", default=True, err=True)
+        abort = confirm("\nStop it and keep its artifacts? (no: abort it)", default=True)
     except (click.Abort, KeyboardInterrupt):
         _end_question()
         return Desired.ABORT

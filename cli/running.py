@@ -11,6 +11,7 @@ import msgspec
 
 from cli.interrupts import deferred, goes_on
 from cli.preparing import Order, Prepared, fresh_name, prepare, taken_names
+from cli.question import confirm
 from cli.session import Seen, Session, open_session, set_up
 from cli.table import Column, show_table
 from cli.terminal import can_ask, clean, say, tell
@@ -125,7 +126,7 @@ def _say_what_travels(session: Session, prepared: Prepared) -> None:
     tell(f"This sends {prepared.snapshot.travels} to the state remote {where}.")
     tell("A file .dstackignore keeps files at home. This is said once for each remote.")
     asking = can_ask() and not prepared.order.options.yes
-    if asking and not click.confirm("Send it?", default=True, err=True):
+    if asking and not confirm("Send it?", default=True):
         msg = "nothing was sent"
         raise Invalid(msg)
     with suppress(OSError):

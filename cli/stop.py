@@ -9,6 +9,7 @@ from cli.following import updates
 from cli.home import why_nobody_decides
 from cli.lines import RunLine
 from cli.pick import Picked, pick, readable
+from cli.question import confirm
 from cli.reading import Reader
 from cli.session import Seen, open_session
 from cli.status_table import run_text
@@ -73,7 +74,7 @@ def _confirm(names: Sequence[str], picked: Sequence[Picked], *, yes: bool) -> No
 def _ask(question: str, otherwise: str) -> None:
     if not can_ask():
         raise Invalid(otherwise)
-    if not click.confirm(clean(question), err=True):
+    if not confirm(clean(question)):
         msg = "nothing was stopped"
         raise Invalid(msg)
 

@@ -3,18 +3,21 @@
 import fcntl
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 import click
 
 from cli.abandoned import end_abandoned
-from cli.daemons import controller_daemon, log_to_stderr
+from cli.daemons import ENDING, controller_daemon, log_to_stderr
 from cli.door import GOOD, TROUBLE
 from cli.pool import runner_daemon
 from cli.preparing import fresh_name
+from cli.question import confirm
 from cli.session import open_session, set_up
 from cli.terminal import can_ask, say, tell
 from controller.main import ControllerDaemon
@@ -28,7 +31,6 @@ Example:
 
 END_SECONDS = 5.0
 PATIENCE_SECONDS = 3600.0
-_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command(epilog=EXAMPLE)
@@ -56,7 +58,8 @@ class Both:
     def __init__(self, *, controller: ControllerDaemon, runner: RunnerDaemon) -> None:
         """Nothing runs yet."""
         self._controller, self._runner = controller, runner
-        self._interrupted = threading.Event()
+        # Its `put`, unlike an event's `set`, may be called in a signal handler.
+        self._signals: SimpleQueue[int] = SimpleQueue()
         self._terminated = False
         self._failure = ""
 
@@ -64,11 +67,11 @@ class Both:
         """Until interrupted, or the runner can't go on; the exit code."""
         deciding = threading.Thread(target=self._controller.run, name="controller", daemon=True)
         working = threading.Thread(target=self._work, name="runner", daemon=True)
-        before = [(number, signal.signal(number, self._interrupt)) for number in _ENDING]
+        before = [(number, signal.signal(number, self._interrupt)) for number in ENDING]
         try:
             deciding.start()
             working.start()
-            while working.is_alive() and not self._interrupted.wait(0.5):
+            while working.is_alive() and not self._interrupted(0.5):
                 pass
             self._end(working)
             self._controller.stop()
@@ -87,35 +90,37 @@ class Both:
             self._failure = str(error)
 
     def _interrupt(self, number: int, _frame: FrameType | None) -> None:
+        self._signals.put(number)
+
+    def _interrupted(self, seconds: float) -> bool:
+        """Whether a signal came within this time."""
+        try:
+            number = self._signals.get(timeout=seconds)
+        except Empty:
+            return False
         self._terminated = self._terminated or number == signal.SIGTERM
-        self._interrupted.set()
+        return True
 
     def _end(self, working: threading.Thread) -> None:
         """Stop what runs, or leave it; a second interrupt leaves it at once."""
         # Just started, the runner may not have read yet what it holds: nothing is stopped without the question.
         stop = self._terminated or not can_ask() or (bool(self._runner.held) and self._ask())
-        self._interrupted.clear()
         self._runner.shutdown(stop_attempts=stop)
-        waited = 0.0
-        while working.is_alive() and waited < PATIENCE_SECONDS:
-            if self._interrupted.wait(0.2):
-                self._interrupted.clear()
+        end = time.monotonic() + PATIENCE_SECONDS
+        while working.is_alive() and time.monotonic() < end:
+            if self._interrupted(0.2):
                 self._runner.shutdown(stop_attempts=False)
-            waited += 0.2
 
     def _ask(self) -> bool:
         count = len(self._runner.held)
         question = f"\n{count} at work. Stop them? (no: they go on, and the next `dstack up` takes them over)"
-        # Our own handlers only set a flag, which would leave a second ^C without effect while we wait for an answer.
-        before = [(number, signal.signal(number, signal.default_int_handler)) for number in _ENDING]
         try:
-            return click.confirm(question, default=False, err=True)
+            return confirm(question)
         except (click.Abort, KeyboardInterrupt):
+            while self._interrupted(0):
+                pass  # it was the answer
             tell("")
             return False
-        finally:
-            for number, handler in before:
-                signal.signal(number, handler)
 
 
 @contextmanager

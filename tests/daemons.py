@@ -31,8 +31,9 @@ from tests.repositories import bare, sh, work
 REPOSITORY = "repo-12345678"
 NAME = "quick-owl"
 PROGRAM = """
-import signal, sys
+import sys
 from pathlib import Path
+from cli.daemons import on_signals
 from dstack.model.pool import Capacity
 from runner.main import RunnerDaemon, RunnerParts
 folder, remote, store, name, *executors = sys.argv[1:]
@@ -40,8 +41,7 @@ daemon = RunnerDaemon(RunnerParts(
     folder=Path(folder), remote=remote, watched=Path(remote), store=store, name=name,
     capacity=Capacity(cpu=2.0, memory=2**33), executors=tuple(executors),
 ))
-for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda *_: daemon.shutdown(stop_attempts=False))
+on_signals(lambda: daemon.shutdown(stop_attempts=False))
 daemon.run()
 """
 

@@ -40,7 +40,7 @@ class Loop:
         self._awake.set()
 
     def stop(self) -> None:
-        """End `run` after the step at hand. From any thread or signal handler."""
+        """End `run` after the step at hand. From any thread, but not from a signal handler: it takes locks."""
         self._stop.set()
         self._awake.set()
 
