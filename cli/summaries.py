@@ -12,6 +12,7 @@ from cli.lines import RunLine
 from cli.session import Seen, Session
 from dstack import __version__
 from dstack.model import refs
+from dstack.model.codec import decoder
 
 FILE = "summaries.json"
 LIMIT = 256 * 1024 * 1024
@@ -84,7 +85,7 @@ def _age(line: RunLine) -> tuple[float, str]:
 def _read(path: Path, repository: str | None) -> _Kept:
     try:
         data = path.read_bytes()
-        kept = msgspec.json.decode(data, type=_File) if len(data) < LIMIT else None
+        kept = decoder(_File).decode(data) if len(data) < LIMIT else None
     except (OSError, msgspec.MsgspecError, RecursionError, ValueError):
         return {}  # there is none, or none that can be used: it is made anew
     good = kept is not None and kept.version == __version__ and kept.repository == repository

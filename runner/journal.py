@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 from tinydb import TinyDB
 
-from dstack.model.codec import Value
+from dstack.model.codec import Value, convert
 from dstack.model.errors import Failed
 from dstack.model.events import Ended, Times
 from dstack.model.job import Job, Reason
@@ -145,7 +145,7 @@ def _entry(held: Held) -> Entry:
 
 def _read(document: dict[str, Any], now: Moment) -> Held | None:
     try:
-        entry = msgspec.convert(document, Entry)
+        entry = convert(document, Entry)
     except (msgspec.ValidationError, ValueError) as error:
         LOG.warning("an attempt in the journal can't be read and is left out: %s", error)
         return None

@@ -1,7 +1,8 @@
 """Values ↔ text: canonical JSON (sorted keys, no blanks, defaults left out), parsed strictly and size-bounded."""
 
 import hashlib
-from typing import TypeVar
+import threading
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -38,16 +39,36 @@ def encode(value: object) -> bytes:
     return msgspec.json.encode(value, order="sorted")
 
 
+# msgspec works out a class at its first use, and crashes the process where two threads do so at once (0.22).
+_BUILDING = threading.Lock()
+_DECODERS: dict[object, msgspec.json.Decoder[Any]] = {}
+
+
+def decoder(type_: object) -> msgspec.json.Decoder[Any]:
+    """The decoder of a type (or a union of types), made once, by one thread at a time."""
+    with _BUILDING:
+        if type_ not in _DECODERS:
+            _DECODERS[type_] = msgspec.json.Decoder(type_)
+        return _DECODERS[type_]
+
+
+def convert(tree: object, type_: type[T]) -> T:
+    """A tree of plain values as a `type_`. Raises as msgspec.convert."""
+    decoder(type_)
+    return msgspec.convert(tree, type_)
+
+
 def decode(data: bytes, type_: type[T], what: str, *, limit: int = MAX_JSON) -> T:
     """Parse untrusted JSON into `type_`. Raises Invalid, naming `what`; `limit` is in bytes."""
     if len(data) > limit:
         msg = f"{what} is {len(data)} bytes long; at most {limit} are accepted"
         raise Invalid(msg)
     try:
-        return msgspec.json.decode(data, type=type_)
+        found: T = decoder(type_).decode(data)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         msg = f"{what} can't be read: {error}"
         raise Invalid(msg) from error
+    return found
 
 
 def blob_id(data: bytes) -> str:

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 import msgspec
 
-from dstack.model.codec import Value, encode
+from dstack.model.codec import Value, decoder, encode
 from dstack.model.job import Reason
 from dstack.model.runspec import Utc
 from dstack.model.status import Status
@@ -168,9 +168,9 @@ class Parsed(Value, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
 
 
-_ROOT = msgspec.json.Decoder(RootEvent)
-_CONTROLLER = msgspec.json.Decoder(ControllerEvent)
-_RUNNER = msgspec.json.Decoder(RunnerEvent)
+_ROOT: msgspec.json.Decoder[RootEvent] = decoder(RootEvent)
+_CONTROLLER: msgspec.json.Decoder[ControllerEvent] = decoder(ControllerEvent)
+_RUNNER: msgspec.json.Decoder[RunnerEvent] = decoder(RunnerEvent)
 _ANY = msgspec.json.Decoder(dict[str, object])
 
 
@@ -194,7 +194,7 @@ def parse_runner_note(data: bytes) -> Parsed:
     return _parse(data, _RUNNER)
 
 
-def _parse(data: bytes, decoder: msgspec.json.Decoder[E]) -> Parsed:
+def _parse(data: bytes, reader: msgspec.json.Decoder[E]) -> Parsed:
     events: list[Event] = []
     problems: list[str] = []
     lines = data.splitlines()
@@ -205,7 +205,7 @@ def _parse(data: bytes, decoder: msgspec.json.Decoder[E]) -> Parsed:
             problems.append(f"line {number} is {len(line)} bytes long")
             continue
         try:
-            event = decoder.decode(line)
+            event = reader.decode(line)
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             problem = _unknown(line) or f"line {number} is no event: {error}"
             if problem != _IGNORED:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from dstack.model import refs
+from dstack.model.codec import convert
 from dstack.model.document import Mapping, Node, Scalar, Sequence, parse_document
 from dstack.model.errors import Invalid
 from dstack.model.problems import START, Misread, Problems, shown
@@ -104,7 +105,7 @@ def _check_version(tree: object) -> None:
 
 def _converted(tree: object, type_: type[T]) -> T:
     try:
-        return msgspec.convert(tree, type_)
+        return convert(tree, type_)
     except (msgspec.ValidationError, ValueError, OverflowError) as error:
         msg = f"{PATH}: {error}"
         raise Invalid(msg) from error

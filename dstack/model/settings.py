@@ -2,7 +2,7 @@
 
 import msgspec
 
-from dstack.model.codec import Value
+from dstack.model.codec import Value, convert
 from dstack.model.document import Mapping, Node, Scalar, parse_document
 from dstack.model.errors import Invalid
 from dstack.model.problems import Problems
@@ -27,7 +27,7 @@ def parse_settings(text: bytes | None) -> Settings:
     root = parse_document(text, problems, limit=CONFIG_LIMIT)
     problems.check()
     try:
-        settings = msgspec.convert({} if root is None else _plain(root) or {}, Settings)
+        settings = convert({} if root is None else _plain(root) or {}, Settings)
     except msgspec.ValidationError as error:
         msg = f"{PLACE} can't be read: {error}"
         raise Invalid(msg) from error
