@@ -33,7 +33,7 @@ step dstack artifacts "$run"
 step dstack artifacts "$run" --output "$folder/results/$run"
 
 say "The trained model's metrics:"
-find "$folder/results/$run" -name metrics.json -exec head -n 3 {} \;
+find "$folder/results/$run" -name metrics.json -exec grep -E '"(accuracy|test_pictures)"' {} \;
 
 say "Where everything is:"
 find "$folder/results/$run" -type f | sed 's/^/  /'
