@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -22,7 +21,7 @@ from dstack.model.world import Moment
 from dstack.store.heartbeats import read_runners
 from dstack.store.log_reader import LogReader
 from dstack.store.memory import MemoryStore
-from dstack.store.store import Store
+from dstack.store.store import Sent, Source, Store, unwatched
 from runner.agent import Agent
 from runner.executor import OUTPUT, Exit, Launch, Signal
 from runner.facts import Given
@@ -186,16 +185,16 @@ class FusedStore:
     """A store that the process may die in, before or after a put."""
 
     def __init__(self, inner: MemoryStore, fuse: Fuse) -> None:
-        self.url = inner.url
+        self.url, self.width = inner.url, inner.width
         self._fuse = fuse
         self.get, self.open, self.head, self.list = inner.get, inner.open, inner.head, inner.list
         self.delete, self.now = inner.delete, inner.now
         self._put = inner.put
 
-    def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
+    def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
         """See Store."""
         self._fuse.spend()
-        done = self._put(key, data, if_absent=if_absent)
+        done = self._put(key, data, if_absent=if_absent, sent=sent)
         self._fuse.spend()
         return done
 

@@ -1,5 +1,4 @@
 import errno
-import io
 import os
 import resource
 import signal
@@ -8,7 +7,6 @@ import sys
 import time
 import tracemalloc
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,20 +14,19 @@ from dstack.model.errors import DstackError, Failed, Invalid, Unavailable
 from dstack.store import incoming
 from dstack.store.folder import FolderStore
 from dstack.store.folder_errors import explained
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from tests.sources import Zeros
 
 MIB = 1024 * 1024
 ROOT = Path(__file__).parent.parent
 
 ENDLESS_PUT = """
-import io, sys, time
+import sys, time
 from pathlib import Path
 from dstack.store.folder import FolderStore
 
-class Endless(io.RawIOBase):
-    def read(self, size=-1):
+class Endless:
+    size = 2**60
+    def read(self, start, size):
         print("reading", flush=True)
         time.sleep(0.02)
         return b"half " * 1000
@@ -47,24 +44,6 @@ for number in range(100_000):
     store.put(f"objects/{number}", b"%d " % number * 5_000)
     print(number, flush=True)
 """
-
-
-class Zeros(io.RawIOBase):
-    """A stream that is never in memory."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self._left = size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        view = memoryview(buffer)
-        size = min(len(view), self._left)
-        view[:size] = bytes(size)
-        self._left -= size
-        return size
 
 
 @pytest.fixture
@@ -89,7 +68,7 @@ def killed(process: "subprocess.Popen[bytes]") -> bytes:
 def test_a_large_object_takes_little_memory(store: FolderStore) -> None:
     tracemalloc.start()
     try:
-        store.put("objects/large", io.BufferedReader(Zeros(64 * MIB)))
+        store.put("objects/large", Zeros(64 * MIB))
         stream = store.open("objects/large")
         assert stream is not None
         with stream as file:

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Sequence
-from typing import BinaryIO
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,7 @@ from dstack.store.chunk import CHUNK_BYTES, CHUNK_LIMIT, Record, behind
 from dstack.store.log_reader import LogReader
 from dstack.store.log_writer import LogWriter, flush_after
 from dstack.store.memory import MemoryStore
-from dstack.store.store import Store
+from dstack.store.store import Sent, Source, Store, unwatched
 
 PREFIX = "logs/run.0123456789ab/0123456789ab/1"
 RECORDS = st.lists(
@@ -29,10 +28,10 @@ class Unsure(MemoryStore):
         super().__init__()
         self._failures = list(failures)
 
-    def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
+    def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
         failure = self._failures.pop(0) if self._failures else "none"
         if failure != "before":
-            super().put(key, data, if_absent=if_absent)
+            super().put(key, data, if_absent=if_absent, sent=sent)
         if failure != "none":
             raise Unavailable(failure)
         return True

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -14,7 +13,7 @@ from dstack.store import sending
 from dstack.store.artifacts import Tree, save
 from dstack.store.folder import FolderStore
 from dstack.store.memory import MemoryStore
-from dstack.store.store import Head
+from dstack.store.store import Head, Sent, Source, unwatched
 
 MIB = 1024 * 1024
 
@@ -92,9 +91,9 @@ def test_a_file_that_grows_or_shrinks_meanwhile_is_saved_as_far_as_it_was(job: P
 
 def test_a_file_that_goes_away_meanwhile_is_a_warning(job: Path) -> None:
     class Meddling(MemoryStore):
-        def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
+        def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
             (job / "z").unlink(missing_ok=True)
-            return super().put(key, data, if_absent=if_absent)
+            return super().put(key, data, if_absent=if_absent, sent=sent)
 
     (job / "a").write_text("a")
     for number in range(50):
@@ -108,8 +107,8 @@ def test_a_file_that_goes_away_meanwhile_is_a_warning(job: Path) -> None:
 
 def test_what_the_store_loses_is_noticed(job: Path) -> None:
     class Losing(MemoryStore):
-        def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
-            return key.startswith("objects/") or super().put(key, data, if_absent=if_absent)
+        def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
+            return key.startswith("objects/") or super().put(key, data, if_absent=if_absent, sent=sent)
 
     (job / "f").write_text("x")
     with pytest.raises(Unavailable, match="does not hold objects/"):
@@ -117,15 +116,15 @@ def test_what_the_store_loses_is_noticed(job: Path) -> None:
 
 
 def test_a_save_cut_short_goes_on_where_it_was(job: Path) -> None:
-    sent: list[str] = []
+    puts: list[str] = []
 
     class Failing(MemoryStore):
-        def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
-            if len(sent) == 7:
+        def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
+            if len(puts) == 7:
                 msg = "away"
                 raise Unavailable(msg)
-            sent.append(key)
-            return super().put(key, data, if_absent=if_absent)
+            puts.append(key)
+            return super().put(key, data, if_absent=if_absent, sent=sent)
 
     for number in range(20):
         (job / str(number)).write_text(str(number))
@@ -133,6 +132,6 @@ def test_a_save_cut_short_goes_on_where_it_was(job: Path) -> None:
     with pytest.raises(Unavailable):
         save(store, Tree(root=job), (".",))
     assert list(store.list("manifests/")) == []
-    sent.append("once")
+    puts.append("once")
     save(store, Tree(root=job), (".",))
-    assert len(sent) == len(set(sent)) == 20 + 1 + 1
+    assert len(puts) == len(set(puts)) == 20 + 1 + 1

@@ -1,13 +1,12 @@
 """What every store must do: a further implementation joins by one more parameter of the fixture."""
 
 import hashlib
-import io
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import pytest
 
@@ -15,9 +14,7 @@ from dstack.model.errors import Invalid
 from dstack.store.folder import FolderStore
 from dstack.store.memory import MemoryStore
 from dstack.store.store import Store
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from tests.sources import Broken, Bytes
 
 MIB = 1024 * 1024
 STORES: dict[str, Callable[[Path], Store]] = {"folder": FolderStore, "memory": lambda _path: MemoryStore()}
@@ -28,25 +25,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return STORES[cast("str", request.param)](tmp_path)
 
 
-class Broken(io.RawIOBase):
-    """A stream that fails in the middle."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._left = 3 * MIB
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        size = memoryview(buffer).nbytes
-        self._left -= size
-        if self._left < 0:
-            msg = "the source went away"
-            raise OSError(msg)
-        return size
-
-
 @pytest.mark.parametrize("data", [b"", b"x", b"\x00\xff\r\n" * 1000, b"y" * (3 * MIB + 1)])
 def test_bytes_come_back_as_they_were(store: Store, data: bytes) -> None:
     assert store.put("objects/a", data)
@@ -55,7 +33,7 @@ def test_bytes_come_back_as_they_were(store: Store, data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"x", b"z" * (3 * MIB + 1)])
 def test_streams_come_back_as_they_were(store: Store, data: bytes) -> None:
-    assert store.put("a/b/c", io.BytesIO(data))
+    assert store.put("a/b/c", Bytes(data))
     stream = store.open("a/b/c")
     assert stream is not None
     with stream as file:
@@ -64,7 +42,7 @@ def test_streams_come_back_as_they_were(store: Store, data: bytes) -> None:
 
 def test_a_large_stream_goes_in_and_out_in_pieces(store: Store) -> None:
     data = bytes(range(256)) * (64 * MIB // 256)
-    store.put("objects/large", io.BytesIO(data))
+    store.put("objects/large", Bytes(data))
     stream = store.open("objects/large")
     assert stream is not None
     digest = hashlib.sha256()
@@ -72,6 +50,33 @@ def test_a_large_stream_goes_in_and_out_in_pieces(store: Store) -> None:
         while piece := file.read(MIB):
             digest.update(piece)
     assert digest.digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize(("start", "size"), [(0, 0), (0, 3), (5, None), (5, 10), (99, 10), (100, 1), (1000, None)])
+def test_a_part_of_an_object_can_be_read(store: Store, start: int, size: int | None) -> None:
+    data = bytes(range(100))
+    store.put("k", data)
+    stream = store.open("k", start=start, size=size)
+    assert stream is not None
+    with stream as file:
+        assert file.read() == data[start : None if size is None else start + size]
+
+
+def test_what_is_sent_is_told(store: Store) -> None:
+    told: list[int] = []
+    store.put("k", Bytes(b"x" * (20 * MIB + 1)), sent=told.append)
+    assert sum(told) == 20 * MIB + 1
+    assert len(told) > 1 or isinstance(store, MemoryStore)
+
+
+def test_who_is_told_may_end_it(store: Store) -> None:
+    def enough(_size: int) -> None:
+        msg = "enough"
+        raise OSError(msg)
+
+    with pytest.raises(OSError, match="enough"):
+        store.put("k", Bytes(b"x" * (20 * MIB)), sent=enough)
+    assert store.head("k") is None
 
 
 def test_what_is_not_there_is_none(store: Store) -> None:
@@ -144,7 +149,7 @@ def test_a_read_beside_writes_is_never_torn(store: Store) -> None:
 
 def test_a_stream_that_breaks_leaves_nothing(store: Store) -> None:
     with pytest.raises(OSError, match="went away"):
-        store.put("new/key", io.BufferedReader(Broken()))
+        store.put("new/key", Broken())
     assert store.head("new/key") is None
     assert list(store.list("new/")) == []
 
@@ -152,7 +157,7 @@ def test_a_stream_that_breaks_leaves_nothing(store: Store) -> None:
 def test_a_stream_that_breaks_leaves_what_was_there(store: Store) -> None:
     store.put("k", b"before")
     with pytest.raises(OSError, match="went away"):
-        store.put("k", io.BufferedReader(Broken()))
+        store.put("k", Broken())
     assert store.get("k", limit=10) == b"before"
 
 

@@ -13,7 +13,8 @@ from dstack.model.errors import Invalid
 from dstack.store import beneath, incoming
 from dstack.store.folder_errors import explained
 from dstack.store.key import is_name, split_key, split_prefix
-from dstack.store.store import Head
+from dstack.store.store import Head, Sent, Source, unwatched
+from dstack.store.streams import Limited
 
 PIECE = 1024 * 1024
 SWEEP_SECONDS = 3_600.0
@@ -29,10 +30,11 @@ class FolderStore:
         """`url`: what this store is called, where that is not the URL of `path`."""
         self.path = path.absolute()
         self.url = self.path.as_uri() if url is None else url
+        self.width = 4
         self._swept: float | None = None
 
-    def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
-        """See Store. An error of the stream `data` itself passes through, and nothing is stored."""
+    def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
+        """See Store."""
         parts = _parts(key)
         if if_absent and self.head(key) is not None:
             return False
@@ -40,6 +42,7 @@ class FolderStore:
             for piece in _pieces(data):
                 with explained(self.url, key):
                     new.write(piece)
+                sent(len(piece))
             with explained(self.url, key):
                 return new.keep(parts, if_absent=if_absent)
 
@@ -55,12 +58,16 @@ class FolderStore:
             raise Invalid(msg)
         return data
 
-    def open(self, key: str) -> AbstractContextManager[BinaryIO] | None:
+    def open(self, key: str, *, start: int = 0, size: int | None = None) -> AbstractContextManager[BinaryIO] | None:
         """See Store."""
         parts = _parts(key)
         with explained(self.url, key), self._root() as root:
             descriptor = _open_object(root, parts)
-            return None if descriptor is None else os.fdopen(descriptor, "rb")
+        if descriptor is None:
+            return None
+        file = os.fdopen(descriptor, "rb")
+        file.seek(start)
+        return file if size is None else Limited(file, size)
 
     def head(self, key: str) -> Head | None:
         """See Store."""
@@ -118,12 +125,12 @@ def _parts(key: str) -> tuple[bytes, ...]:
     return tuple(part.encode() for part in split_key(key))
 
 
-def _pieces(data: bytes | BinaryIO) -> Iterator[bytes]:
+def _pieces(data: bytes | Source) -> Iterator[bytes]:
     if isinstance(data, bytes):
         yield data
         return
-    while piece := data.read(PIECE):
-        yield piece
+    for start in range(0, data.size, PIECE):
+        yield data.read(start, min(PIECE, data.size - start))
 
 
 def _open_object(root: int, parts: Sequence[bytes]) -> int | None:

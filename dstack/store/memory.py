@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from dstack.model.errors import Invalid, Unavailable
 from dstack.store.key import split_key, split_prefix
-from dstack.store.store import Head
+from dstack.store.store import Head, Sent, Source, unwatched
 
 
 def _utc_now() -> datetime:
@@ -32,6 +32,7 @@ class MemoryStore:
     ) -> None:
         """`clock` gives aware UTC."""
         self.url = url
+        self.width = 4
         self._clock = clock
         self._away = away
         self._lock = threading.Lock()
@@ -43,10 +44,11 @@ class MemoryStore:
         view._lock, view._objects = self._lock, self._objects
         return view
 
-    def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
+    def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
         """See Store."""
         self._reach(key)
-        content = data if isinstance(data, bytes) else data.read()
+        content = data if isinstance(data, bytes) else data.read(0, data.size)
+        sent(len(content))
         with self._lock:
             if if_absent and key in self._objects:
                 return False
@@ -62,11 +64,11 @@ class MemoryStore:
             raise Invalid(msg)
         return None if found is None else found[0]
 
-    def open(self, key: str) -> AbstractContextManager[BinaryIO] | None:
+    def open(self, key: str, *, start: int = 0, size: int | None = None) -> AbstractContextManager[BinaryIO] | None:
         """See Store."""
         self._reach(key)
         found = self._objects.get(key)
-        return None if found is None else io.BytesIO(found[0])
+        return None if found is None else io.BytesIO(found[0][start : None if size is None else start + size])
 
     def head(self, key: str) -> Head | None:
         """See Store."""

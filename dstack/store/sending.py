@@ -1,18 +1,15 @@
 """Sends the content of one file to the store under its digest, whatever happens to the file meanwhile."""
 
 import hashlib
-import io
 import os
 import tempfile
+import zlib
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from dstack.model import keys
 from dstack.store.store import Store
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 PIECE = 1024 * 1024
 # Read into memory once; what is larger is read twice: for its digest, and to be sent.
@@ -39,17 +36,18 @@ def send(store: Store, descriptor: int, *, progress: Progress) -> Content:
 
     A file that grows counts as long as it was at first; one that changes otherwise is sent from a private copy.
     """
-    size = os.fstat(descriptor).st_size
-    if size <= SMALL:
-        return _send_bytes(store, os.pread(descriptor, size, 0) if size else b"", progress)
-    content = _digest(_Window(descriptor, size))
+    source = _Window(descriptor, os.fstat(descriptor).st_size)
+    if source.size <= SMALL:
+        return _send_bytes(store, source.read_some(0, source.size), progress)
+    digested = _digest(source)
+    content = digested.content
     if is_fresh(store, keys.content(content.sha256), content.size):
         progress(content.size)
         return content
     try:
-        store.put(keys.content(content.sha256), _stream(_Verified(descriptor, content, progress)))
+        store.put(keys.content(content.sha256), _Verified(source, digested), sent=progress)
     except _ChangedError:
-        return _send_copy(store, descriptor, size, progress)
+        return _send_copy(store, source, progress)
     return content
 
 
@@ -68,15 +66,16 @@ def _send_bytes(store: Store, data: bytes, progress: Progress) -> Content:
     return content
 
 
-def _send_copy(store: Store, descriptor: int, size: int, progress: Progress) -> Content:
+def _send_copy(store: Store, source: "_Window", progress: Progress) -> Content:
     with tempfile.TemporaryFile() as copy:
-        source = _Window(descriptor, size)
-        while piece := source.read(PIECE):
+        size = 0
+        while piece := source.read_some(size, PIECE):
             copy.write(piece)
+            size += len(piece)
         copy.flush()
-        content = _digest(_Window(copy.fileno(), size))
-        store.put(keys.content(content.sha256), _stream(_Verified(copy.fileno(), content, progress)))
-        return content
+        digested = _digest(still := _Window(copy.fileno(), size))
+        store.put(keys.content(digested.content.sha256), _Verified(still, digested), sent=progress)
+        return digested.content
 
 
 class _Window:
@@ -84,45 +83,47 @@ class _Window:
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
-        self._size = size
-        self.at = 0
+        self.size = size
 
-    def read(self, size: int) -> bytes:
-        data = os.pread(self._descriptor, min(size, self._size - self.at), self.at)
-        self.at += len(data)
+    def read_some(self, start: int, size: int) -> bytes:
+        """As many as the file still has."""
+        return os.pread(self._descriptor, max(0, min(size, self.size - start)), start)
+
+
+class _Verified:
+    """A source of the file that raises where the bytes are not those of the digest, in whatever order it is read."""
+
+    def __init__(self, window: _Window, digested: "_Digested") -> None:
+        self.size = digested.content.size
+        self._window = window
+        self._checks = digested.checks
+
+    def read(self, start: int, size: int) -> bytes:
+        first, last = start // PIECE, (start + size + PIECE - 1) // PIECE
+        pieces = [self._piece(number) for number in range(first, last)]
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        at = start - first * PIECE
+        return data if (at, size) == (0, len(data)) else data[at : at + size]
+
+    def _piece(self, number: int) -> bytes:
+        data = self._window.read_some(number * PIECE, min(PIECE, self.size - number * PIECE))
+        if zlib.crc32(data) != self._checks[number]:
+            raise _ChangedError
         return data
 
 
-class _Verified(io.RawIOBase):
-    """A stream of the file that raises instead of ending where the bytes were not those of the digest."""
+class _Digested(NamedTuple):
+    """A file's content; `checks`: the CRC-32 of each piece of it."""
 
-    def __init__(self, descriptor: int, content: Content, progress: Progress) -> None:
-        super().__init__()
-        self._window = _Window(descriptor, content.size)
-        self._content = content
-        self._progress = progress
-        self._hash = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer", /) -> int:
-        view = memoryview(buffer)
-        data = self._window.read(len(view))
-        view[: len(data)] = data
-        self._hash.update(data)
-        self._progress(len(data))
-        if not data and self._hash.hexdigest() != self._content.sha256:
-            raise _ChangedError
-        return len(data)
+    content: Content
+    checks: list[int]
 
 
-def _stream(raw: _Verified) -> BinaryIO:
-    return io.BufferedReader(raw, PIECE)
-
-
-def _digest(source: _Window) -> Content:
+def _digest(source: _Window) -> _Digested:
     digest = hashlib.sha256()
-    while piece := source.read(PIECE):
+    size, checks = 0, []
+    while piece := source.read_some(size, PIECE):
         digest.update(piece)
-    return Content(digest.hexdigest(), source.at)
+        checks.append(zlib.crc32(piece))
+        size += len(piece)
+    return _Digested(Content(digest.hexdigest(), size), checks)

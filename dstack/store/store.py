@@ -1,6 +1,6 @@
-"""What a store must do. Implementations: a folder, memory; S3 later. Everything above knows this Protocol only."""
+"""What a store must do. Implementations: a folder, memory, S3. Everything above knows this Protocol only."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import BinaryIO, NamedTuple, Protocol
@@ -14,6 +14,27 @@ class Head(NamedTuple):
     modified: datetime
 
 
+# Told how many more bytes have arrived; from any thread.
+Sent = Callable[[int], None]
+
+
+def unwatched(_size: int) -> None:
+    """Bytes that nobody counts."""
+
+
+class Source(Protocol):
+    """Bytes of known length, read in any order and by several threads at once."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        ...
+
+    def read(self, start: int, size: int) -> bytes:
+        """Exactly these; raises where they can't be had."""
+        ...
+
+
 class Store(Protocol):
     """Bytes by key. Keys are `/`-separated names without `.`, `..`, empty or odd parts; anything else raises Invalid.
 
@@ -21,17 +42,22 @@ class Store(Protocol):
     """
 
     url: str
+    # How many transfers at once pay off.
+    width: int
 
-    def put(self, key: str, data: bytes | BinaryIO, *, if_absent: bool = False) -> bool:
-        """Store whole or not at all. False where `if_absent` and the key exists already (nothing is written)."""
+    def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
+        """Store whole or not at all. False where `if_absent` and the key exists already (nothing is written).
+
+        What the source or `sent` raises passes through, and nothing is stored.
+        """
         ...
 
     def get(self, key: str, *, limit: int) -> bytes | None:
         """The whole object; None where there is none. Raises Invalid where it has more than `limit` bytes."""
         ...
 
-    def open(self, key: str) -> AbstractContextManager[BinaryIO] | None:
-        """A stream of the object, from its beginning; None where there is none."""
+    def open(self, key: str, *, start: int = 0, size: int | None = None) -> AbstractContextManager[BinaryIO] | None:
+        """A stream of the object, from `start` on, of at most `size` bytes; None where there is none."""
         ...
 
     def head(self, key: str) -> Head | None:
