@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dstack.model.errors import Invalid
 from dstack.model.folder_paths import collisions, inner_path, joined
-from dstack.model.job import Reason, Resources, Retry
+from dstack.model.job import Pull, Reason, Resources, Retry
 from dstack.model.names import looks_secret
 from dstack.model.workflows import MAX_WORKFLOWS, Workflow, parse_workflows
 
@@ -23,6 +23,7 @@ workflows:
   - name: train
     help: Trains
     image: registry.example.org:5000/python:3.12-slim@sha256:abc
+    pull: always
     commands: |
       echo hi
       python train.py $variables_as_args
@@ -62,6 +63,7 @@ def test_every_key_is_read() -> None:
         name="train",
         help="Trains",
         image="registry.example.org:5000/python:3.12-slim@sha256:abc",
+        pull=Pull.ALWAYS,
         commands=("echo hi\npython train.py $variables_as_args\n",),
         depends_on=("prepare",),
         artifacts=("model", "/out"),
@@ -111,7 +113,7 @@ def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
         ("ports: 3", "3:3", "there is no replacement yet"),
         *(
             (f"{key}: x", "3:3", f"`{key}` is not yet supported")
-            for key in ("pull", "shell", "secrets", "volumes", "cache-dirs")
+            for key in ("shell", "secrets", "volumes", "cache-dirs")
         ),
         *((f"{key}: x", "3:3", f"`{key}` is not yet supported") for key in ("metrics", "max-parallel", "labels", "on")),
         ("max_parallel: 3", "3:3", "`max-parallel` is not yet supported"),
@@ -154,6 +156,8 @@ def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
         ("retry: {attempts: 1, on: [stopped]}", "3:29", "is no reason to try again"),
         ("retry: {on: [lost]}", "3:10", "`retry` has no `attempts`"),
         ("cache: yes", "3:10", "must be true or false, not 'yes'"),
+        ("image: x\n  pull: often", "4:9", "`pull` is `always`"),
+        ("pull: always", "3:9", "this workflow has none"),
         ("image: a b", "3:10", "can't be a Docker image"),
         ("image: --privileged", "3:10", "can't be a Docker image"),
         ("commands: []", "3:13", "must not be empty"),

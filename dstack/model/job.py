@@ -31,6 +31,13 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
+class Pull(StrEnum):
+    """When an image is pulled: where the runner hasn't got it, or for every job."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+
+
 class Resources(Value, frozen=True, kw_only=True):
     """What a job needs. `cpu` in cores, `memory` and `shm_size` in bytes; None: unlimited, but a cpu counts as one."""
 
@@ -70,6 +77,7 @@ class Job(Value, frozen=True, kw_only=True):
     workflow: str
     matrix: dict[str, str] = {}
     image: str | None = None
+    pull: Pull = Pull.MISSING
     shell: str = "sh"
     commands: tuple[str, ...]
     environment: dict[str, str] = {}

@@ -102,6 +102,7 @@ def _template(root: str, spec: RunSpec, workflow: Workflow, variables: Variables
         root=root,
         workflow=workflow.name,
         image=workflow.image,
+        pull=workflow.pull,
         commands=workflow.commands,
         environment=environment,
         variables=values,

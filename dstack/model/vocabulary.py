@@ -6,6 +6,7 @@ NOW = (
     "name",
     "help",
     "image",
+    "pull",
     "commands",
     "depends-on",
     "artifacts",
@@ -19,7 +20,7 @@ NOW = (
     "cache",
 )
 LATER = frozenset(
-    {"pull", "shell", "secrets", "volumes", "cache-dirs", "metrics", "max-parallel", "labels", "on"},
+    {"shell", "secrets", "volumes", "cache-dirs", "metrics", "max-parallel", "labels", "on"},
 )
 RESOURCES_NOW = ("cpu", "memory", "shm-size")
 RESOURCES_LATER = frozenset({"gpu", "interruptible"})

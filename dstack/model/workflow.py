@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dstack.model.errors import Invalid
-from dstack.model.job import Resources, Retry
+from dstack.model.job import Pull, Resources, Retry
 from dstack.model.problems import nearest, shown
 
 
@@ -20,6 +20,7 @@ class Workflow:
     name: str
     help: str = ""
     image: str | None = None
+    pull: Pull = Pull.MISSING
     commands: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from dstack.model import fields, refs, vocabulary
 from dstack.model.document import Mapping, Node, Scalar, Sequence
 from dstack.model.errors import Invalid
 from dstack.model.folder_paths import inner_path
-from dstack.model.job import Resources
+from dstack.model.job import Pull, Resources
 from dstack.model.mapping_keys import Keys
 from dstack.model.problems import Mark, Misread, Problems, shown
 from dstack.model.workflow import Workflow
@@ -60,6 +60,7 @@ def _workflow(keys: Keys, needs: tuple[str, ...], allow_env: frozenset[str] | No
         name="",
         help=keys.read("help", partial(fields.text, what="`help`"), ""),
         image=keys.read("image", _image, None),
+        pull=keys.read("pull", partial(_pull, image="image" in keys), Pull.MISSING),
         commands=keys.read("commands", partial(_commands, problems=problems), ()),
         depends_on=needs,
         artifacts=keys.read("artifacts", artifacts, ()),
@@ -104,6 +105,17 @@ def _image(node: Node) -> str:
     if _IMAGE.fullmatch(text):
         return text
     raise Misread(node.mark, f"{shown(text)} can't be a Docker image: write it like `python:3.12-slim`")
+
+
+def _pull(node: Node, *, image: bool) -> Pull:
+    text = fields.text(node, "`pull`")
+    if text not in tuple(Pull):
+        raise Misread(
+            node.mark, f"`pull` is `always`, or left out for a pull where the image is absent: not {shown(text)}"
+        )
+    if not image:
+        raise Misread(node.mark, "`pull` says when an `image` is pulled, and this workflow has none")
+    return Pull(text)
 
 
 def _commands(node: Node, problems: Problems) -> tuple[str, ...]:
