@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import msgspec
+
 from dstack.model import keys
 from dstack.model import manifest as manifests
 from dstack.model.errors import Failed, Invalid
-from dstack.model.manifest import MANIFEST_LIMIT, Entry, Kind, Manifest
+from dstack.model.manifest import MANIFEST_LIMIT, Entry, Kind, Manifest, Pack
 from dstack.store import paths
-from dstack.store.placing import DiskFull, Missing, Step, put_in_place
-from dstack.store.saving import Incomplete, Progress, Saved, save, silent
+from dstack.store.fetching import Missing
+from dstack.store.placing import DiskFull, Step, put_in_place
+from dstack.store.saving import Incomplete, Saved, save
 from dstack.store.scanning import Tree
 from dstack.store.store import Store
+from dstack.store.tally import Progress, Tally, silent
 
 __all__ = [
     "DiskFull",
@@ -71,11 +75,12 @@ def load(store: Store, digest: str) -> Manifest:
 def place(store: Store, digest: str, tree: Tree, *, under: str = "", progress: Progress = silent) -> Manifest:
     """Put a set in place in a job's tree; with `under`, each artifact's content in `<artifact>/<under>/`.
 
-    Files that stand there are replaced. Raises Invalid for a manifest that would leave the tree (nothing is then
-    written), Missing (nothing more is written), DiskFull, Failed. Whole again when called again.
+    Files that stand there are replaced, unless they are the very same. Raises Invalid for a manifest that would leave
+    the tree (nothing is then written), Missing (nothing more is written), DiskFull, Failed. Whole again when called
+    again. `progress` as in `save`.
     """
     manifest = load(store, digest)
-    _run(store, list(_steps(manifest, _in_tree(tree), under)), progress)
+    _run(store, list(_steps(manifest, _in_tree(tree), under)), manifest.packs, progress)
     return manifest
 
 
@@ -98,20 +103,12 @@ def download(
     except OSError as error:
         msg = f"can't create the folder {output}: {error.strerror}"
         raise Failed(msg) from error
-    _run(store, steps, progress)
+    _run(store, steps, manifest.packs, progress)
     return listing(chosen)
 
 
-def _run(store: Store, steps: list[Step], progress: Progress) -> None:
-    total = sum(step.entry.size for step in steps)
-    done = 0
-
-    def add(size: int) -> None:
-        nonlocal done
-        done += size
-        progress(done, total)
-
-    put_in_place(store, steps, progress=add)
+def _run(store: Store, steps: list[Step], packs: tuple[Pack, ...], progress: Progress) -> None:
+    put_in_place(store, steps, packs, Tally(sum(step.entry.size for step in steps), progress))
 
 
 def _in_tree(tree: Tree) -> _Locate:
@@ -167,7 +164,7 @@ def _listed(entry: Entry, manifest: Manifest) -> Listed:
 def matching(manifest: Manifest, only: tuple[str, ...]) -> Manifest:
     """The part of a set that matches one of the filters of `download`; all of it where there are none."""
     chosen = (entry for entry in manifest.entries if not only or any(_matches(entry.path, one) for one in only))
-    return Manifest(artifacts=manifest.artifacts, entries=tuple(chosen))
+    return msgspec.structs.replace(manifest, entries=tuple(chosen))
 
 
 def _matches(path: str, pattern: str) -> bool:

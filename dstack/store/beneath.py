@@ -11,7 +11,7 @@ from pathlib import Path
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: a named pipe at this place must not hang the reader.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def open_file(parent: int, name: bytes) -> int:
 
 
 def new_file(parent: int, name: bytes, *, mode: int) -> int:
-    """A file that did not exist, for writing; `mode` is subject to the umask."""
+    """A file that did not exist, for writing and reading; `mode` is subject to the umask."""
     return os.open(name, _NEW, mode, dir_fd=parent)
 
 
@@ -53,6 +53,15 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def write_at(descriptor: int, data: bytes, start: int) -> int:
+    """Likewise, at a position; how much it was."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, start)
+        start, rest = start + written, rest[written:]
+    return len(data)
 
 
 def _enter(parent: int, name: bytes, *, create: bool, durable: bool) -> int:

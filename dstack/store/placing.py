@@ -4,27 +4,28 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
-from dstack.model import keys
 from dstack.model.errors import DstackError, Failed, Invalid
-from dstack.model.manifest import Entry, Kind
-from dstack.store import beneath, paths
+from dstack.model.manifest import Entry, Kind, Pack
+from dstack.store import beneath, fetching, paths
+from dstack.store.fetching import PIECE, Span
+from dstack.store.parents import Parents
 from dstack.store.scanning import PART
 from dstack.store.store import Store
+from dstack.store.tally import Tally
+from dstack.store.workers import Workers
 
-PIECE = 1024 * 1024
 MODES = 0o777
 OURS = 0o700
+# A larger object comes in parts, several at once.
+LARGE = 16 * PIECE
 _IN_THE_WAY = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY})
-
-
-class Missing(Failed):
-    """The store no longer has something a manifest names, or not as it was."""
 
 
 class DiskFull(Failed):
@@ -40,32 +41,29 @@ class Step:
     parts: tuple[bytes, ...]
 
 
-def put_in_place(store: Store, steps: Iterable[Step], *, progress: Callable[[int], None]) -> None:
-    """Create every step's file, link or folder, over files that stand there. `progress` is told of bytes written.
+def put_in_place(store: Store, steps: Iterable[Step], packs: Sequence[Pack], tally: Tally) -> None:
+    """Create every step's file, link or folder, over files that stand there; what is there already is left alone.
 
-    Raises Invalid where a link or file stands in the way of a folder, Missing, DiskFull.
+    Raises Invalid where a link or file stands in the way of a folder, Missing, DiskFull, and what the tally raises.
     """
+    ordered = sorted(steps, key=lambda step: step.parts)
+    folders = [step for step in ordered if step.entry.kind is Kind.FOLDER]
+    _each(folders, lambda step, parent: _folder(parent, step.parts[-1]))
+    with Workers(store.width) as workers:
+        tally.watch(workers.check)
+        _Files(store, packs, tally, workers).begin([step for step in ordered if step.entry.kind is Kind.FILE])
     # Links last: nothing of the set itself can then lead a file astray.
-    ordered = sorted(steps, key=lambda step: (step.entry.kind is Kind.LINK, step.parts))
-    for step in ordered:
-        with _explained(step), _parent(step) as (parent, name):
-            if step.entry.kind is Kind.FILE:
-                _file(store, step.entry, parent, name, progress)
-            elif step.entry.kind is Kind.LINK:
-                _link(step.entry, parent, name)
-            else:
-                _folder(parent, name)
+    links = [step for step in ordered if step.entry.kind is Kind.LINK]
+    _each(links, lambda step, parent: _link(step.entry, parent, step.parts[-1]))
     # Modes of folders from the inside out, when nothing more is to be put into them.
-    for step in reversed(ordered):
-        if step.entry.kind is Kind.FOLDER:
-            with _explained(step), _parent(step) as (parent, name), beneath.folder(parent, (name,)) as folder:
-                os.fchmod(folder, step.entry.mode & MODES)
+    _each(folders[::-1], _set_mode)
 
 
-@contextmanager
-def _parent(step: Step) -> Iterator[tuple[int, bytes]]:
-    with beneath.root(step.base) as root, beneath.folder(root, step.parts[:-1], create=True) as parent:
-        yield parent, step.parts[-1]
+def _each(steps: Sequence[Step], act: Callable[[Step, int], None]) -> None:
+    with Parents(create=True) as parents:
+        for step in steps:
+            with _explained(step):
+                act(step, parents.of(step.base, step.parts))
 
 
 @contextmanager
@@ -84,33 +82,101 @@ def _explain(error: OSError, what: str) -> DstackError:
     return Failed(f"{what} can't be put in place: {error.strerror}")
 
 
-def _file(store: Store, entry: Entry, parent: int, name: bytes, progress: Callable[[int], None]) -> None:
-    stream = store.open(keys.content(entry.sha256))
-    if stream is None:
-        msg = f"the store {store.url} no longer has the content of {entry.path} ({entry.sha256[:12]}…)"
-        raise Missing(msg)
-    with _part(parent) as part, stream as source:
+class _Files:
+    """The files of a set, several at once."""
+
+    def __init__(self, store: Store, packs: Sequence[Pack], tally: Tally, workers: Workers) -> None:
+        self._store = store
+        self._packs = packs
+        self._tally = tally
+        self._workers = workers
+
+    def begin(self, steps: Sequence[Step]) -> None:
+        """Have all of them put in place by the workers."""
+        packed: dict[int, list[Step]] = {}
+        for step in steps:
+            if step.entry.pack is not None:
+                packed.setdefault(step.entry.pack, []).append(step)
+        for pack, wanted in packed.items():
+            self._workers.start(partial(self._members, self._packs[pack], wanted))
+        alone = [step for step in steps if step.entry.pack is None]
+        for step in alone:
+            if step.entry.size <= LARGE:
+                self._workers.start(partial(self._alone, step, fetching.copy))
+        for step in alone:
+            if step.entry.size > LARGE:
+                self._alone(step, partial(fetching.copy_in_parts, workers=self._workers))
+
+    def _alone(self, step: Step, copy: Callable[[Store, Entry, int, Callable[[int], None]], None]) -> None:
+        with _explained(step), Parents(create=True) as parents:
+            parent = parents.of(step.base, step.parts)
+            if not self._stands(parent, step):
+                with _new(parent, step) as target:
+                    copy(self._store, step.entry, target, self._tally.add)
+
+    def _members(self, pack: Pack, steps: Sequence[Step]) -> None:
+        with Parents(create=True) as parents:
+            wanted: dict[Span, list[Step]] = {}
+            for step in steps:
+                with _explained(step):
+                    if not self._stands(parents.of(step.base, step.parts), step):
+                        wanted.setdefault(Span(step.entry.offset, step.entry.size), []).append(step)
+            spans = sorted(wanted)
+            parts = fetching.members(self._store, pack.sha256, steps[0].entry.path, spans)
+            for span, data in zip(spans, parts, strict=True):
+                self._write(data, wanted[span], parents)
+
+    def _write(self, data: bytes, steps: Sequence[Step], parents: Parents) -> None:
+        digest = hashlib.sha256(data).hexdigest()
+        for step in steps:
+            fetching.verify(self._store, step.entry, len(data), digest)
+            with _explained(step):
+                with _new(parents.of(step.base, step.parts), step) as target:
+                    beneath.write_all(target, data)
+                self._tally.add(len(data))
+
+    def _stands(self, parent: int, step: Step) -> bool:
+        """Whether the very file is there, nobody else's: then it gets its mode, and need not be fetched."""
+        try:
+            descriptor = beneath.open_file(parent, step.parts[-1])
+        except OSError:
+            return False
+        try:
+            if not _ours(descriptor, step.entry.size) or self._digest(descriptor) != step.entry.sha256:
+                return False
+            os.fchmod(descriptor, step.entry.mode & MODES)
+        finally:
+            os.close(descriptor)
+        self._tally.add(step.entry.size)
+        return True
+
+    def _digest(self, descriptor: int) -> str:
+        digest, at = hashlib.sha256(), 0
+        while piece := os.pread(descriptor, PIECE, at):
+            digest.update(piece)
+            at += len(piece)
+            self._tally.add(0)
+        return digest.hexdigest()
+
+
+def _ours(descriptor: int, size: int) -> bool:
+    """A second name of the file would let who knows it alter what is put in place."""
+    about = os.fstat(descriptor)
+    plain = stat.S_ISREG(about.st_mode) and about.st_nlink == 1 and about.st_uid == os.geteuid()
+    return plain and about.st_size == size
+
+
+@contextmanager
+def _new(parent: int, step: Step) -> Iterator[int]:
+    """An open file that takes its place, with its mode, when it is whole."""
+    with _part(parent) as part:
         target = beneath.new_file(parent, part, mode=0o600)
         try:
-            _copy(source, target, entry, progress)
-            os.fchmod(target, entry.mode & MODES)
+            yield target
+            os.fchmod(target, step.entry.mode & MODES)
         finally:
             os.close(target)
-        os.rename(part, name, src_dir_fd=parent, dst_dir_fd=parent)
-
-
-def _copy(source: BinaryIO, target: int, entry: Entry, progress: Callable[[int], None]) -> None:
-    digest = hashlib.sha256()
-    size = 0
-    # One byte more than there should be is enough to know that it is wrong.
-    while piece := source.read(max(0, min(PIECE, entry.size + 1 - size))):
-        digest.update(piece)
-        beneath.write_all(target, piece)
-        size += len(piece)
-        progress(len(piece))
-    if size != entry.size or digest.hexdigest() != entry.sha256:
-        msg = f"the store's content of {entry.path} is not what was saved (its size or digest differs): it is damaged"
-        raise Missing(msg)
+        os.rename(part, step.parts[-1], src_dir_fd=parent, dst_dir_fd=parent)
 
 
 def _link(entry: Entry, parent: int, name: bytes) -> None:
@@ -124,6 +190,11 @@ def _folder(parent: int, name: bytes) -> None:
         mode = os.fstat(folder).st_mode
         if mode & OURS != OURS:  # to be written into, until its own mode is set at the end
             os.fchmod(folder, mode & MODES | OURS)
+
+
+def _set_mode(step: Step, parent: int) -> None:
+    with beneath.folder(parent, step.parts[-1:]) as folder:
+        os.fchmod(folder, step.entry.mode & MODES)
 
 
 @contextmanager

@@ -1,25 +1,24 @@
 """Saves the artifacts of a job: content under its digest, then the manifest, then every object is checked."""
 
-import os
-import stat
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
 
 from dstack.model import keys
 from dstack.model import manifest as manifests
 from dstack.model.errors import Failed, Unavailable
-from dstack.model.manifest import Entry, Kind, Manifest
-from dstack.store import beneath, paths
+from dstack.model.manifest import PACKED, PLAIN, Entry, Kind, Manifest, Pack
+from dstack.store import paths
+from dstack.store.digests import Digests
+from dstack.store.packer import Where
+from dstack.store.reading import Content
 from dstack.store.scanning import Found, Scan, Tree, scan
-from dstack.store.sending import Content, is_fresh, send
+from dstack.store.sending import Sender
 from dstack.store.store import Store
-
-# Bytes done, bytes in all (by the sizes found at first).
-Progress = Callable[[int, int], None]
-
-
-def silent(_done: int, _total: int) -> None:
-    """Progress that nobody watches."""
+from dstack.store.tally import Progress, Tally, silent
+from dstack.store.uploading import Outcome, Upload
+from dstack.store.workers import Workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,18 +39,23 @@ class Incomplete(Failed):
         self.saved = saved
 
 
-def save(store: Store, tree: Tree, artifacts: tuple[str, ...], *, progress: Progress = silent) -> Saved:
+def save(
+    store: Store, tree: Tree, artifacts: tuple[str, ...], *, progress: Progress = silent, memory: Path | None = None
+) -> Saved:
     """Save the declared paths (relative to the tree's working folder, or absolute in a container) as one set.
 
+    `progress` is called by several threads, one at a time; what it raises ends the save. `memory` is a file to keep the
+    digests in: then what has not changed is not read again the next time.
     Raises Invalid for a path that leaves the repository, Incomplete, and what the store raises; after Unavailable, call
     again: what has arrived is not sent twice.
     """
     if not artifacts:
         return Saved()
     found = scan(tree, artifacts)
-    entries = _Sending(store, found, progress).entries()
-    manifest = Manifest(artifacts=found.artifacts, entries=tuple(sorted(entries, key=paths.path_of)))
-    digest = _put_manifest(store, manifest)
+    sender = Sender(store)
+    outcome = _send(sender, found, store.width, Digests(memory), progress)
+    manifest = _manifest(found, outcome)
+    digest = _put_manifest(store, sender, manifest)
     saved = Saved(digest=digest, manifest=manifest, warnings=tuple(found.warnings))
     if found.problems:
         msg = f"not all artifacts could be saved: {'; '.join(found.problems[:5])}"
@@ -59,62 +63,53 @@ def save(store: Store, tree: Tree, artifacts: tuple[str, ...], *, progress: Prog
     return saved
 
 
-def _put_manifest(store: Store, manifest: Manifest) -> str:
+def _send(sender: Sender, found: Scan, width: int, digests: Digests, progress: Progress) -> Outcome:
+    outcome, whole = Outcome(), False
+    found.found.sort(key=attrgetter("path"))
+    files = [one for one in found.found if one.kind is Kind.FILE]
+    tally = Tally(sum(one.size for one in files), progress)
+    try:
+        Upload(sender=sender, digests=digests, tally=tally, outcome=outcome).send(files, width)
+        whole = True
+    finally:
+        digests.keep(whole=whole)
+    found.warnings += [f"{paths.show(path)} went away while it was being saved" for path in sorted(outcome.gone)]
+    found.problems += [f"{paths.show(path)} can't be read: {why}" for path, why in sorted(outcome.unread.items())]
+    return outcome
+
+
+def _manifest(found: Scan, outcome: Outcome) -> Manifest:
+    """Packs are counted as the paths meet them."""
+    packs: dict[Pack, int] = {}
+    entries = list[Entry]()
+    for one in found.found:
+        where = outcome.places.get(one.path)
+        if one.kind is not Kind.FILE:
+            entries.append(_entry(one, Where(Content("", 0)), None))
+        elif where is not None:
+            entries.append(_entry(one, where, packs.setdefault(where.pack, len(packs)) if where.pack else None))
+    version = PACKED if packs else PLAIN
+    return Manifest(version=version, artifacts=found.artifacts, entries=tuple(entries), packs=tuple(packs))
+
+
+def _put_manifest(store: Store, sender: Sender, manifest: Manifest) -> str:
     data = manifests.to_bytes(manifest)
     digest = manifests.digest(data)
-    sizes = {keys.content(entry.sha256): entry.size for entry in manifest.entries if entry.kind is Kind.FILE}
-    if not is_fresh(store, keys.manifest(digest), len(data)):
-        store.put(keys.manifest(digest), data)
-    for key, size in (sizes | {keys.manifest(digest): len(data)}).items():
-        head = store.head(key)
-        if head is None or head.size != size:
-            msg = f"the store {store.url} does not hold {key} as it was written ({size} bytes): saving it again"
-            raise Unavailable(msg)
+    sender.put(keys.manifest(digest), data)
+    with Workers(store.width) as workers:
+        for key, size in sender.unproven(manifest.objects() | {keys.manifest(digest): len(data)}).items():
+            workers.start(partial(_check, store, key, size))
     return digest
 
 
-class _Sending:
-    """Turns what was found into entries whose content is in the store."""
-
-    def __init__(self, store: Store, found: Scan, progress: Progress) -> None:
-        self._store = store
-        self._scan = found
-        self._progress = progress
-        self._total = sum(one.size for one in found.found)
-        self._done = 0
-
-    def entries(self) -> list[Entry]:
-        return [entry for found in self._scan.found if (entry := self._entry(found)) is not None]
-
-    def _entry(self, found: Found) -> Entry | None:
-        if found.kind is not Kind.FILE:
-            return _entry(found, Content("", 0))
-        try:
-            content = self._content(found)
-        except FileNotFoundError:
-            self._scan.warnings.append(f"{paths.show(found.path)} went away while it was being saved")
-            return None
-        except OSError as error:
-            self._scan.problems.append(f"{paths.show(found.path)} can't be read: {error.strerror}")
-            return None
-        return _entry(found, content)
-
-    def _content(self, found: Found) -> Content:
-        with beneath.root(found.base) as root, beneath.folder(root, found.parts[:-1]) as parent:
-            descriptor = beneath.open_file(parent, found.parts[-1])
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise FileNotFoundError
-            return send(self._store, descriptor, progress=self._add)
-        finally:
-            os.close(descriptor)
-
-    def _add(self, size: int) -> None:
-        self._done += size
-        self._progress(self._done, self._total)
+def _check(store: Store, key: str, size: int) -> None:
+    head = store.head(key)
+    if head is None or head.size != size:
+        msg = f"the store {store.url} does not hold {key} as it was written ({size} bytes): saving it again"
+        raise Unavailable(msg)
 
 
-def _entry(found: Found, content: Content) -> Entry:
+def _entry(found: Found, where: Where, pack: int | None) -> Entry:
     path, raw = paths.written(found.path)
     target, raw_target = paths.written(found.target)
     return Entry(
@@ -122,8 +117,10 @@ def _entry(found: Found, content: Content) -> Entry:
         raw=raw,
         kind=found.kind,
         mode=found.mode,
-        size=content.size,
-        sha256=content.sha256,
+        size=where.content.size,
+        sha256=where.content.sha256,
         target=target,
         raw_target=raw_target,
+        pack=pack,
+        offset=where.offset,
     )

@@ -5,10 +5,13 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from dstack.model.manifest import Kind
 from dstack.store import beneath, paths
+from dstack.store.digests import Stamp, stamp_of
 
 MAX_DEPTH = 200
 # What a killed `place` may leave beside the file it was writing.
@@ -33,9 +36,8 @@ class Tree:
     absolute: Callable[[str], Path | None] = nowhere
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A path: its name in the manifest, and where it is: `parts` beneath the folder `base`."""
+class Found(NamedTuple):
+    """A path: its name in the manifest, and where it is: `parts` beneath the folder `base`. Files have a `stamp`."""
 
     path: bytes
     base: Path
@@ -44,6 +46,7 @@ class Found:
     mode: int
     size: int = 0
     target: bytes = b""
+    stamp: Stamp | None = None
 
 
 @dataclass(slots=True)
@@ -116,18 +119,20 @@ class _Walk:
             self._pending.append(Found(path=path, base=base, parts=(), kind=Kind.FOLDER, mode=0))
             return
         with beneath.folder(root, parts[:-1]) as parent:
-            found = _found(parent, path, base, parts)
+            about = os.stat(parts[-1], dir_fd=parent, follow_symlinks=False)
+            found = _found(parent, about, path, base, parts)
         if found is not None and found.kind is Kind.LINK:
             self._warn(f"is a symbolic link to {paths.show(found.target)}; the link was saved, not what it points to")
         self._add(found, path)
 
     def _inside(self, root: int, folder: Found) -> None:
         with beneath.folder(root, folder.parts) as descriptor:
-            for name in _names(descriptor):
+            for name, entry in _names(descriptor):
                 self._seen += 1
                 path = folder.path + b"/" + name if folder.parts else name
                 with suppress(FileNotFoundError):
-                    self._add(_found(descriptor, path, folder.base, (*folder.parts, name)), path)
+                    about = entry.stat(follow_symlinks=False)
+                    self._add(_found(descriptor, about, path, folder.base, (*folder.parts, name)), path)
 
     def _add(self, found: Found | None, path: bytes) -> None:
         if found is None:
@@ -143,19 +148,19 @@ class _Walk:
         self._result.warnings.append(f"artifact {self._artifact!r} {text}")
 
 
-def _names(folder: int) -> list[bytes]:
-    return [name for name in sorted(map(os.fsencode, os.listdir(folder))) if not name.startswith(PART)]
+def _names(folder: int) -> list[tuple[bytes, os.DirEntry[str]]]:
+    with os.scandir(folder) as entries:
+        named = [(os.fsencode(entry.name), entry) for entry in entries]
+    return sorted((one for one in named if not one[0].startswith(PART)), key=itemgetter(0))
 
 
-def _found(parent: int, path: bytes, base: Path, parts: tuple[bytes, ...]) -> Found | None:
+def _found(parent: int, about: os.stat_result, path: bytes, base: Path, parts: tuple[bytes, ...]) -> Found | None:
     """None where it is of a kind that can't be saved."""
-    about = os.stat(parts[-1], dir_fd=parent, follow_symlinks=False)
     mode = stat.S_IMODE(about.st_mode) & 0o777
     if stat.S_ISREG(about.st_mode):
-        return Found(path=path, base=base, parts=parts, kind=Kind.FILE, mode=mode, size=about.st_size)
+        return Found(path, base, parts, Kind.FILE, mode, about.st_size, stamp=stamp_of(about))
     if stat.S_ISDIR(about.st_mode):
-        return Found(path=path, base=base, parts=parts, kind=Kind.FOLDER, mode=mode)
+        return Found(path, base, parts, Kind.FOLDER, mode)
     if stat.S_ISLNK(about.st_mode):
-        target = os.readlink(parts[-1], dir_fd=parent)
-        return Found(path=path, base=base, parts=parts, kind=Kind.LINK, mode=0o777, target=target)
+        return Found(path, base, parts, Kind.LINK, 0o777, target=os.readlink(parts[-1], dir_fd=parent))
     return None
