@@ -10,8 +10,8 @@ import pytest
 
 from tests import network
 
-# The Docker engine's fixtures and hooks.
-pytest_plugins = ["tests.docker_engine"]
+# Fixtures and hooks of the servers that tests start.
+pytest_plugins = ["tests.docker_engine", "tests.s3_server"]
 
 CI = os.environ.get("CI") == "true"
 IDENTITY = {"NAME": "Ada Tester", "EMAIL": "ada@example.org"}

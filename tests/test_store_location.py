@@ -81,7 +81,14 @@ def test_an_odd_repository_id_is_refused(tmp_path: Path, repository: str) -> Non
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("s3://bucket/prefix", "not yet supported"),
+        ("s3://", "names no bucket"),
+        ("s3://key:secret@bucket", "holds no keys"),
+        ("s3://bucket/a/../b", "names no bucket"),
+        ("s3://bucket?colour=red", "is no option of a store"),
+        ("s3://bucket?endpoint_url=ftp://x", "say https://host"),
+        ("s3://bucket?endpoint_url=https://key:secret@x", "holds no keys"),
+        ("s3://bucket?encryption=rot13", "say one of"),
+        ("s3://bucket?addressing=odd", "say path"),
         ("/data/store", "say file:///data/store"),
         ("https://x/y", "say file:///path"),
         ("", "say file:///path"),

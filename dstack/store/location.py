@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 from dstack.model import keys
 from dstack.model.codec import Value, decode, encode
 from dstack.model.errors import DstackError, Failed, Invalid
+from dstack.model.s3_place import parse_place
 from dstack.store.folder import FolderStore
 from dstack.store.folder_errors import explained
 from dstack.store.key import is_name
@@ -31,11 +32,36 @@ def open_store(url: str, repository: str, *, create: bool) -> Store:
     if not is_name(repository):
         msg = f"{repository!r} is not the id of a dstack repository"
         raise Invalid(msg)
+    if urlsplit(check_url(url)).scheme == "s3":
+        return _opened_bucket(url, repository, create=create)
     path = folder_of(url) / repository
     store = FolderStore(path, url=url)
     if create:
-        _create(store, repository)
-    _check(store, repository)
+        with explained(url, repository):
+            path.mkdir(parents=True, exist_ok=True)
+        _mark(store, repository)
+    _check(store, repository, store.get(keys.MARKER, limit=MARKER_LIMIT) if path.is_dir() else None)
+    return store
+
+
+def check_url(url: str) -> str:
+    """The URL, where it is a store's. Raises Invalid, with what would be right."""
+    if url.startswith("s3:"):
+        parse_place(url)
+    else:
+        folder_of(url)
+    return url
+
+
+def _opened_bucket(url: str, repository: str, *, create: bool) -> Store:
+    from dstack.store.s3 import S3Store  # noqa: PLC0415 (its library is heavy)
+
+    store = S3Store(parse_place(url), url=url, within=f"{repository}/")
+    data = store.get(keys.MARKER, limit=MARKER_LIMIT)
+    if data is None and create:
+        _mark(store, repository)
+        data = store.get(keys.MARKER, limit=MARKER_LIMIT)
+    _check(store, repository, data)
     return store
 
 
@@ -55,12 +81,9 @@ def folder_of(url: str) -> Path:
         msg = f"{url!r} is not a URL: {error}"
         raise Invalid(msg) from error
     path = unquote(parts.path, errors="surrogateescape")
-    if parts.scheme == "s3":
-        msg = f"the store {url} is not yet supported: use a folder, file:///path"
-        raise Invalid(msg)
     if parts.scheme != "file":
         hint = Path(url).absolute().as_uri() if not parts.scheme and url and "\0" not in url else "file:///path"
-        msg = f"{url!r} is not the URL of a store: say {hint}"
+        msg = f"{url!r} is not the URL of a store: say {hint}, or s3://bucket/prefix"
         raise Invalid(msg)
     if parts.netloc or parts.query or parts.fragment or "\0" in path or not path.startswith("/") or path == "/":
         msg = (
@@ -70,19 +93,16 @@ def folder_of(url: str) -> Path:
     return Path(path)
 
 
-def _create(store: FolderStore, repository: str) -> None:
-    with explained(store.url, repository):
-        store.path.mkdir(parents=True, exist_ok=True)
+def _mark(store: Store, repository: str) -> None:
     store.put(keys.MARKER, encode(Marker(repository=repository, version=VERSION)), if_absent=True)
 
 
-def _check(store: FolderStore, repository: str) -> None:
-    data = store.get(keys.MARKER, limit=MARKER_LIMIT) if store.path.is_dir() else None
+def _check(store: Store, repository: str, data: bytes | None) -> None:
     if data is None:
         msg = (
             f"the store {store.url} holds nothing of this repository (no {repository}/{keys.MARKER}): if its disk is "
-            "not mounted, or it is another machine's folder, mend that or change `store` in the config; if it is to be "
-            f"a new store, run `dstack init --store {store.url}`"
+            "not mounted, or it is another machine's folder or another bucket, mend that or change `store` in the "
+            f"config; if it is to be a new store, run `dstack init --store {store.url}`"
         )
         raise Failed(msg)
     marker = _parse(data, store.url)

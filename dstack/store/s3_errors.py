@@ -1,0 +1,97 @@
+"""What an S3 server or the library that talks to it says, in words for people: what is wrong there and what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore import exceptions
+
+from dstack.model.errors import DstackError, Failed, Invalid, Unavailable
+
+GONE = frozenset({"404", "NoSuchKey", "NotFound"})
+EXISTS = frozenset({"412", "PreconditionFailed"})
+_FULL = frozenset({"QuotaExceeded", "XMinioStorageFull", "StorageFull", "InsufficientStorage", "ServiceQuotaExceeded"})
+_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"})
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
+_PASSING = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "TooManyRequests", "429"})
+_LASTING_STATUS = range(400, 500)
+_PASSING_STATUS = frozenset({408, 409, 425, 429})
+_NO_KEYS = (
+    exceptions.NoCredentialsError,
+    exceptions.PartialCredentialsError,
+    exceptions.ProfileNotFound,
+    exceptions.CredentialRetrievalError,
+    exceptions.TokenRetrievalError,
+    exceptions.SSOError,
+)
+_MISUSED = (exceptions.ParamValidationError, exceptions.InvalidRegionError, exceptions.UnknownEndpointError)
+_CHAIN = (
+    "put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the environment, keys into ~/.aws/credentials (AWS_PROFILE "
+    "chooses), or run where the machine has a role"
+)
+
+
+@contextmanager
+def explained(url: str, key: str) -> Iterator[None]:
+    """Translate what goes wrong while the store at `url` deals with `key`."""
+    try:
+        yield
+    except exceptions.ClientError as error:
+        raise _refused(error, url, key) from error
+    except exceptions.BotoCoreError as error:
+        raise _unreached(error, url) from error
+    except (ConnectionError, TimeoutError) as error:
+        msg = f"the store {url} can't be reached: {error}"
+        raise Unavailable(msg) from error
+
+
+def code_of(error: exceptions.ClientError) -> str:
+    """The server's word for what is wrong; of an answer without a body, its HTTP status."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def is_unknown_request(error: exceptions.ClientError) -> bool:
+    """Whether the server doesn't know what it was asked for."""
+    return code_of(error) in ("NotImplemented", "501")
+
+
+def _refused(error: exceptions.ClientError, url: str, key: str) -> DstackError:  # noqa: PLR0911 (a table)
+    code, said = code_of(error), str(error.response.get("Error", {}).get("Message", ""))[:200]
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    told = f"{code}: {said}" if said else code
+    if code == "NoSuchBucket":
+        return Failed(f"the store {url} has no such bucket: make it, or change `store` in the config ({told})")
+    if code == "InvalidAccessKeyId":
+        return Failed(f"the store {url} doesn't know this access key: {_CHAIN}; or the endpoint is another's ({told})")
+    if code == "SignatureDoesNotMatch":
+        return Failed(f"the store {url} refuses the secret key: it doesn't belong to the access key. {_CHAIN}")
+    if code in _EXPIRED or code == "InvalidToken":
+        return Failed(f"the store {url} says that the session token has expired or is wrong: log in again ({told})")
+    if code == "RequestTimeTooSkewed":
+        return Failed(f"the clock of this machine differs from the store's ({url}): set it (for example with NTP)")
+    if code in _REGION:
+        region = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region")
+        where = f"it is in {region}" if region else "the server names none"
+        return Failed(f"the bucket of the store {url} is in another region ({where}): set `region` in the config")
+    if code in _FULL:
+        return Failed(f"the store {url} is full ({told}): free space there, or move it and change `store`")
+    if code in ("AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProblem"):
+        doing = error.operation_name
+        return Failed(f"the store {url} refuses {doing} of {key}: give this key the right to it ({told})")
+    if code in _PASSING or status in _PASSING_STATUS or status not in _LASTING_STATUS:
+        return Unavailable(f"the store {url} answers {told or status}: it is tried again", retry_after=_wait(error))
+    return Failed(f"the store {url} refuses {error.operation_name} of {key}: {told or status}")
+
+
+def _wait(error: exceptions.ClientError) -> float | None:
+    text = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
+    return float(text) if text.isdecimal() else None
+
+
+def _unreached(error: exceptions.BotoCoreError, url: str) -> DstackError:
+    if isinstance(error, _NO_KEYS):
+        return Failed(f"there are no credentials for the store {url} ({error}): {_CHAIN}")
+    if isinstance(error, exceptions.SSLError):
+        return Failed(f"the certificate of the store {url} can't be trusted ({error}): AWS_CA_BUNDLE names another CA")
+    if isinstance(error, _MISUSED):
+        return Invalid(f"the store {url} can't be asked: {error}")
+    return Unavailable(f"the store {url} can't be reached: {error}")
