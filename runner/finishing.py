@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from dstack.model.errors import DstackError, Unavailable
@@ -15,6 +16,7 @@ from runner.held import Failure, Held, Kept
 from runner.outcome import notice
 from runner.preparing import HeldUp
 from runner.shipment import Shipment
+from runner.telling import telling
 
 T = TypeVar("T")
 
@@ -23,12 +25,16 @@ _ADVICE = "mend that and run the job again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remains:
-    """What an attempt leaves behind. `find` gives its artifacts' tree; None where none are to be saved."""
+    """What an attempt leaves behind. `find` gives its artifacts' tree; None where none are to be saved.
+
+    `memory` is a file for their digests, so that what a save that is cut short has read is not read again.
+    """
 
     held: Held
     shipment: Shipment
     store: Store
     find: Callable[[], Tree] | None
+    memory: Path
 
 
 def finish(remains: Remains, cancel: Cancel, at: float) -> Kept:
@@ -38,7 +44,7 @@ def finish(remains: Remains, cancel: Cancel, at: float) -> Kept:
     if tree is None:
         return Kept(log_size=size, failure=unclosed or unfound)
     cancel.check()
-    outcome, unsaved = _guarded(lambda: _save(remains.store, tree, remains.held, cancel))
+    outcome, unsaved = _guarded(lambda: _save(remains, tree, cancel))
     saved, incomplete = outcome or (Saved(), None)
     return Kept(
         log_size=size,
@@ -76,9 +82,10 @@ def _last_words(held: Held, tree: Tree | None) -> list[str]:
     return [*([last] if last else []), *warnings]
 
 
-def _save(store: Store, tree: Tree, held: Held, cancel: Cancel) -> tuple[Saved, Failure | None]:
+def _save(remains: Remains, tree: Tree, cancel: Cancel) -> tuple[Saved, Failure | None]:
+    declared, progress = remains.held.job.artifacts, telling(f"artifacts of {remains.held.key} saved", cancel)
     try:
-        return save(store, tree, held.job.artifacts, progress=cancel.check), None
+        return save(remains.store, tree, declared, progress=progress, memory=remains.memory), None
     except Incomplete as error:
         return error.saved, _failed(Reason.UPLOAD_FAILED, str(error))
 

@@ -18,6 +18,7 @@ from runner import absolute
 from runner.cancelling import Cancel
 from runner.executor import Executor, Launch, StartFailed
 from runner.held import Failure, Held
+from runner.telling import telling
 
 LOG = logging.getLogger(__name__)
 
@@ -114,7 +115,8 @@ def _place_all(held: Held, place_: Place, cancel: Cancel) -> tuple[str, ...]:
         cancel.check()
         with _Step(Reason.INPUT_MISSING, "an input could not be put in place"):
             store = place_.open_store(attempt.store)
-            artifacts += place(store, digest, tree, under=under, progress=cancel.check).artifacts
+            progress = telling(f"input {digest[:12]} of {held.key} put in place", cancel)
+            artifacts += place(store, digest, tree, under=under, progress=progress).artifacts
     return tuple(artifacts)
 
 

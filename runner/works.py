@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 
 Fact = Callable[[Held, Moment], Held]
 
+# In an attempt's folder: what is known of its artifacts' content.
+DIGESTS = "digests.json"
 LOST = Exit(exit_code=None, reason=Reason.LOST, message="nothing was left of it when its runner was started again")
 SEE_LOG = "the log of the runner says more; please report it"
 
@@ -148,7 +150,8 @@ class Works:
         find = (lambda: self._tree(held)) if artifacts else None
         shipment, store = self._shipment(held), self._tools.open_store
         try:
-            remains = Remains(held=held, shipment=shipment, store=store(held.attempt.store), find=find)
+            memory = self._tools.workspaces.folder(held.key) / DIGESTS
+            remains = Remains(held=held, shipment=shipment, store=store(held.attempt.store), find=find, memory=memory)
         except DstackError as error:
             message = f"the store {held.attempt.store} can't be used: {error}"
             raise HeldUp(Failure(reason=Reason.UPLOAD_FAILED, message=message)) from error

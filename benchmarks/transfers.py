@@ -1,0 +1,152 @@
+"""Measures transfers of artifact sets to and from a real S3 server on this machine, beside other tools, in one run.
+
+`python -m benchmarks.transfers [small] [medium] [large] [--scale 0.1] [--folder DIR]`. It says which bounds don't hold.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.transfer_tools import OURS, Taken, Transfer, programs
+from tests.s3_server import S3Server
+
+KIB, MIB = 1024, 1024 * 1024
+MEMORY_MIB = 250
+AGAIN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Set:
+    """`count` files of `size` bytes. `share`: how much of the best speed ours must reach."""
+
+    name: str
+    count: int
+    size: int
+    share: float
+
+    def scaled(self, scale: float) -> "Set":
+        """A smaller one; of one file, a smaller file."""
+        count = max(1, round(self.count * scale))
+        size = round(self.size * scale) if self.count == 1 else self.size
+        return Set(name=self.name, count=count, size=size, share=self.share)
+
+    def make(self, folder: Path) -> None:
+        """Random content in folders of a hundred, old enough to be trusted."""
+        chance = random.Random(self.name)  # noqa: S311 (only to be alike each time)
+        for number in range(self.count):
+            path = folder / f"{number // 100:03}" / f"{number:05}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                for at in range(0, self.size, MIB):
+                    file.write(chance.randbytes(min(MIB, self.size - at)))
+        time.sleep(2.5)
+
+    def change(self, folder: Path) -> None:
+        """One file, in its middle."""
+        number = self.count // 2
+        with (folder / f"{number // 100:03}" / f"{number:05}.bin").open("r+b") as file:
+            file.seek(self.size // 2)
+            file.write(b"changed")
+
+
+SETS = (
+    Set(name="small", count=10_000, size=4 * KIB, share=1.0),
+    Set(name="medium", count=200, size=5 * MIB, share=0.9),
+    Set(name="large", count=1, size=2048 * MIB, share=0.9),
+)
+
+
+def main() -> None:
+    """Measure the sets that are named, else all."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sets", nargs="*", choices=[[], *(one.name for one in SETS)])
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--tools", nargs="*", default=programs())
+    chosen = parser.parse_args()
+    with _server(chosen.folder) as (server, base):
+        for one in SETS:
+            if not chosen.sets or one.name in chosen.sets:
+                _measure(one.scaled(chosen.scale), server, base, chosen.tools)
+
+
+@contextmanager
+def _server(folder: Path | None) -> Iterator[tuple[S3Server, Path]]:
+    with tempfile.TemporaryDirectory(dir=folder) as base:
+        server = S3Server(Path(base) / "server")
+        server.start()
+        try:
+            yield server, Path(base)
+        finally:
+            server.kill()
+
+
+def _measure(one: Set, server: S3Server, base: Path, tools: list[str]) -> None:
+    source = base / one.name
+    one.make(source)
+    print(f"\n{one.count:,} x {one.size / KIB:,.0f} KiB", flush=True)
+    ups, downs = dict[str, Taken](), dict[str, Taken]()
+    again: list[Taken] = []
+    for tool in tools:
+        bucket, target = server.bucket(), base / "target"
+        ups[tool] = _report(f"{tool} up", one, _transfer(tool, server, bucket, source, up=True))
+        downs[tool] = _report(f"{tool} down", one, _transfer(tool, server, bucket, target, up=False))
+        _compare(source, target / one.name if tool == OURS else target)
+        if tool == OURS:
+            _report("dstack down again", one, _transfer(tool, server, bucket, target, up=False))
+            again = _again(one, server, bucket, source)
+        shutil.rmtree(target)
+    _judge(one, ups, downs, again)
+    shutil.rmtree(source)
+
+
+def _again(one: Set, server: S3Server, bucket: str, source: Path) -> list[Taken]:
+    # Files this young when first read are read once more: the first time again isn't the one that counts.
+    _transfer(OURS, server, bucket, source, up=True)
+    same = _report("dstack up again", one, _transfer(OURS, server, bucket, source, up=True))
+    one.change(source)
+    changed = _report("dstack up, one changed", one, _transfer(OURS, server, bucket, source, up=True))
+    return [same, changed]
+
+
+def _transfer(tool: str, server: S3Server, bucket: str, folder: Path, *, up: bool) -> Taken:
+    os.sync()
+    return Transfer(tool=tool, up=up, endpoint=server.endpoint, bucket=bucket, folder=folder).take()
+
+
+def _compare(source: Path, target: Path) -> None:
+    files = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
+    for path in files[:: max(1, len(files) // 50)]:
+        if (source / path).stat().st_size != (target / path).stat().st_size:
+            msg = f"{path} did not come back"
+            raise RuntimeError(msg)
+
+
+def _report(what: str, one: Set, taken: Taken) -> Taken:
+    speed = f"{one.count / taken.seconds:9,.0f} files/s  {one.count * one.size / MIB / taken.seconds:7,.0f} MiB/s"
+    print(f"  {what:24} {taken.seconds:8.3f} s  {speed}  {taken.memory:6.0f} MiB of memory", flush=True)
+    return taken
+
+
+def _judge(one: Set, ups: Mapping[str, Taken], downs: Mapping[str, Taken], again: list[Taken]) -> None:
+    ours_up, ours_down = ups[OURS], downs[OURS]
+    shares = [min(taken.seconds for taken in all_.values()) / all_[OURS].seconds for all_ in (ups, downs)]
+    times = [ours_up.seconds / taken.seconds for taken in again]
+    memory = max(taken.memory for taken in (ours_up, ours_down, *again))
+    good = min(shares) >= one.share and min(times) >= AGAIN and memory <= MEMORY_MIB
+    print(
+        f"  {'holds' if good else 'DOES NOT HOLD'}: up {shares[0]:.2f} and down {shares[1]:.2f} of the best (at least "
+        f"{one.share}); again {', '.join(f'{one:.0f} x' for one in times)} (at least {AGAIN} x); "
+        f"{memory:.0f} MiB (at most {MEMORY_MIB})"
+    )
+
+
+if __name__ == "__main__":
+    main()
