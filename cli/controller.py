@@ -14,10 +14,10 @@ Example:
 
 
 @click.command(epilog=EXAMPLE)
-@click.option("--poll", type=click.FloatRange(min=0.05), default=2.0, show_default=True, metavar="SECONDS",
-              help="How often the state remote is read, whatever else wakes the controller.")  # fmt: skip
+@click.option("--poll", type=click.FloatRange(min=0.05), metavar="SECONDS",
+              help="How often the state remote is read; otherwise 2, and 5 on GitHub and GitLab.")  # fmt: skip
 @click.pass_obj
-def command(folder: Path, *, poll: float) -> None:
+def command(folder: Path, *, poll: float | None) -> None:
     """Plan runs, place their jobs on runners, and record how they end; until interrupted."""
     session = open_session(folder)
     seen = set_up(session)

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from cli.session import Seen, Session
-from controller.main import POLL_SECONDS, ControllerDaemon, ControllerParts
+from controller.main import ControllerDaemon, ControllerParts
 from dstack.ledger.cache import Cache
+from dstack.ledger.git import Context
 from dstack.ledger.gitledger import GitLedger
+from dstack.model.bucket import POLL_SECONDS
 from dstack.model.refs import RunKey
 from dstack.store.location import open_store
 
@@ -19,17 +21,19 @@ NOISY = ("apscheduler", "watchfiles", "docker", "urllib3")
 
 
 def controller_daemon(
-    session: Session, seen: Seen, *, poll: float = POLL_SECONDS, only: RunKey | None = None
+    session: Session, seen: Seen, *, poll: float | None = None, only: RunKey | None = None
 ) -> ControllerDaemon:
-    """A controller with a cache of its own. `poll` in seconds; `only`: for this run alone."""
+    """A controller with a cache of its own. `poll`: seconds; `only`: for this run alone."""
     repository = seen.known_repository()
-    cache = Cache(session.place / "controller", session.remote.url)
+    remote, folder = session.remote, session.place / "controller"
+    cache = Cache(folder, remote.url, context=Context(folder=folder, environment=remote.environment))
     parts = ControllerParts(
         ledger=GitLedger(cache),
         store=seen.store_url,
         open_store=lambda url: open_store(url, repository, create=False),
-        watched=session.remote.path,
-        poll=poll,
+        watched=remote.path,
+        reach=remote.reach,
+        poll=POLL_SECONDS[remote.reach] if poll is None else poll,
         only=only,
     )
     return ControllerDaemon(parts)

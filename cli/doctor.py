@@ -51,7 +51,8 @@ def all_checks(folder: Path) -> Iterator[Check]:
     yield Check(
         name="repository", result=Result.GOOD, text=f"state remote: {session.remote.name} ({session.remote.url})"
     )
-    yield checks.lock_check(session.remote.path)
+    if session.remote.path:
+        yield checks.lock_check(session.remote.path)
     yield checks.push_check(session)
     if seen.repository is None:
         yield Check(name="set up", result=Result.ODD, text="not yet: `dstack init` does it, and so does the first run")

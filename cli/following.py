@@ -1,12 +1,13 @@
 """Follows one run: its state and its logs as they come, until it has ended."""
 
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from cli.lines import JobLine, RunLine
 from cli.log_text import LogPrinter
-from cli.marks import Marks
+from cli.marks import AWAY_POLL_SECONDS, POLL_SECONDS, Marks
 from cli.reading import Reader
 from cli.session import Seen
 from cli.terminal import tell
@@ -20,7 +21,8 @@ from dstack.store.log_reader import LogReader
 from dstack.store.store import Store
 
 LOOK_SECONDS = 0.01
-AWAY_SECONDS = 1.0
+AWAY_SECONDS = 0.5
+LONGEST_AWAY_SECONDS = 8.0
 LOGS_SECONDS = 0.05
 
 Watcher = Callable[[RunLine], None]
@@ -32,7 +34,8 @@ def updates(reader: Reader, run: RunKey, *, new: bool = False) -> Iterator[tuple
     Looks at the files of a local remote first: a fetch only follows where one has changed, or after some seconds.
     `new`: the run was made just now, by this process.
     """
-    marks = Marks(remote=reader.session.remote.path, key=run)
+    remote = reader.session.remote
+    marks = Marks(remote=remote.path, key=run, poll=AWAY_POLL_SECONDS.get(remote.reach, POLL_SECONDS))
     if new:
         marks.assume_new(time.monotonic())
     last: RunLine | None = None
@@ -55,15 +58,24 @@ def updates(reader: Reader, run: RunKey, *, new: bool = False) -> Iterator[tuple
 
 def _patient_poll(reader: Reader) -> Seen:
     """A remote that is away comes back: say so once, and wait."""
-    told = False
+    told, tries = False, 0
     while True:
         try:
             return reader.session.poll()
         except Unavailable as error:
             if not told:
                 tell(f"{error}; waiting for it")
-            told = True
-            time.sleep(error.retry_after or AWAY_SECONDS)
+            told, tries = True, tries + 1
+            longest = min(AWAY_SECONDS * 2.0 ** min(tries, 4), LONGEST_AWAY_SECONDS)
+            _sleep(error.retry_after or longest * random.uniform(0.5, 1.0))  # noqa: S311 (no secret)
+
+
+def _sleep(seconds: float) -> None:
+    """Interruptible."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        interrupts.check()
+        time.sleep(min(left, 0.2))
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,6 +11,8 @@ from cli.session import Seen, Session, open_session, set_up
 from cli.shared_settings import change_settings
 from cli.terminal import say
 from dstack.ledger import git
+from dstack.ledger.access import keep_credentials
+from dstack.ledger.address import parse_address
 from dstack.ledger.code import CodeRepository, find_code
 from dstack.ledger.remote import choose_remote
 from dstack.model.errors import Failed
@@ -21,7 +23,7 @@ EXAMPLE = """\b
 Examples:
   dstack init
   dstack init --store file:///mnt/shared/dstack
-  dstack init --remote /srv/git/state.git    # keep the state in a repository apart"""
+  dstack init --remote https://git.example.org/state.git    # keep the state in a repository apart"""
 
 SAMPLE = """\
 # Workflows: `dstack run hello`, `dstack run hello --who you`. All keys: docs/workflows.md
@@ -41,7 +43,9 @@ workflows:
     "--store", metavar="URL", help="Where logs and artifacts go: file:///path. By default in your data folder."
 )
 @click.option(
-    "--remote", metavar="NAME|PATH", help="The state remote: a git remote's name, a path, or `.` for this one."
+    "--remote",
+    metavar="NAME|URL|PATH",
+    help="The state remote: a git remote's name, a URL, a path, or `.` for this one.",
 )
 @click.pass_obj
 def command(folder: Path, *, store: str | None, remote: str | None) -> None:
@@ -67,8 +71,11 @@ def _choose_remote(code: CodeRepository, name: str, folder: Path) -> CodeReposit
     """Check it, then keep it in git's settings of this repository."""
     if name != "." and f"remote.{name}.url" not in code.settings and "://" not in name and (folder / name).exists():
         name = os.path.abspath(folder / name)  # noqa: PTH100 (symbolic links stay as the user wrote them)
-    choose_remote({**code.settings, "dstack.remote": name}, code.top, code.common)
-    git.output(code.context, "config", "dstack.remote", name)
+    choose_remote({**code.settings, "dstack.remote": name}, code.top, code.common, code.reaching)
+    address = parse_address(name)
+    if address.password is not None:
+        keep_credentials(code.common / "dstack", address)
+    git.output(code.context, "config", "dstack.remote", address.url if address.password is not None else name)
     return find_code(folder)
 
 

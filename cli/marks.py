@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.model import refs
+from dstack.model.bucket import Reach
 from dstack.model.refs import CONTROLLER, RunKey
 
 POLL_SECONDS = 3.0
+# A remote elsewhere can only be asked: seconds between two fetches of a command that follows a run.
+AWAY_POLL_SECONDS = {Reach.NETWORK: 2.0, Reach.FORGE: 5.0}
 CLAIM_SECONDS = 0.3
 
 _Mark = tuple[str, int, int]
@@ -16,13 +19,14 @@ _Mark = tuple[str, int, int]
 
 @dataclass(slots=True, kw_only=True)
 class Marks:
-    """`remote`: the git folder of a remote here. Without any change a poll is due after some seconds, too.
+    """`remote`: the git folder of a remote here; None: it is elsewhere. Without any change a poll is due all the same.
 
     The controller's note decides; what a runner claims can wait a moment, for the decision mostly follows at once.
     """
 
-    remote: Path
+    remote: Path | None
     key: RunKey
+    poll: float = POLL_SECONDS
     _seen: frozenset[_Mark] = frozenset()
     _polled: float | None = None
     _changed: float | None = None
@@ -37,7 +41,7 @@ class Marks:
         """Whether to fetch, at `now` (monotonic seconds)."""
         self._latest = frozenset(self._look())
         new = self._latest ^ self._seen
-        if self._polled is None or now >= self._polled + POLL_SECONDS:
+        if self._polled is None or now >= self._polled + self.poll:
             return True
         if not new:
             self._changed = None
@@ -52,6 +56,8 @@ class Marks:
         self._seen, self._polled, self._changed = self._latest, now, None
 
     def _look(self) -> list[_Mark]:
+        if self.remote is None:
+            return []
         notes = self.remote / refs.note(self.key, CONTROLLER)
         marks = [
             _mark("packed", self.remote / "packed-refs"),

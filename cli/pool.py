@@ -19,11 +19,10 @@ def runner_daemon(session: Session, seen: Seen, name: str, folder: Path, *, priv
     """A runner that takes processes, and containers where a Docker engine answers. `folder` keeps its state."""
     parts = RunnerParts(
         folder=folder,
-        remote=session.remote.url,
+        remote=session.remote,
         name=name,
         capacity=detected(),
         executors=("process", "docker") if docker_answers() else ("process",),
-        watched=session.remote.path,
         store=seen.store_url,
         private=private,
     )

@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from cli.ago import size_text
 from cli.terminal import say
-from dstack.ledger.remote import local_remote
+from dstack.ledger.address import without_credentials
+from dstack.ledger.remote import find_remote
 from dstack.model.errors import Invalid
 from dstack.model.units import parse_size
 from runner.config import EXECUTORS, RunnerConfig, new_config, read_config, state_folder, write_config
@@ -21,7 +22,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLE)
-@click.option("--remote", metavar="PATH|URL", help="The state remote: a repository on this machine.")
+@click.option("--remote", metavar="PATH|URL", help="The state remote: a URL, HOST:PATH, or a path.")
 @click.option("--name", metavar="NAME", help="The runner's name; otherwise one is made up, once.")
 @click.option("--label", "labels", multiple=True, metavar="TEXT", help="A label; may be given again. Replaces all.")
 @click.option(
@@ -61,7 +62,9 @@ def command(  # noqa: PLR0913 (one for each option)
 
 def _place(remote: str) -> str:
     """The remote, wherever the daemon is started from later. Raises Invalid where nothing is there."""
-    found = local_remote(remote, Path.cwd())
+    found = find_remote(remote, Path.cwd())
+    if found.objects is None:
+        return remote  # with its credentials, if it has any: only the owner can read the file
     if not found.objects.is_dir():
         msg = f"there is no git repository at {found.url}: give the path of the state remote"
         raise Invalid(msg)
@@ -72,7 +75,7 @@ def _show(folder: Path, config: RunnerConfig) -> None:
     capacity = config.capacity
     say(f"State folder: {folder}")
     say(f"Name:         {config.name}")
-    say(f"State remote: {config.remote or '(none: set it with --remote)'}")
+    say(f"State remote: {without_credentials(config.remote) if config.remote else '(none: set it with --remote)'}")
     say(f"Executors:    {', '.join(config.executors)}")
     say(f"Labels:       {', '.join(config.labels) or '(none)'}")
     say(f"Offers:       {capacity.cpu:g} cpu, {size_text(capacity.memory)} memory")

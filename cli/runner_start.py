@@ -8,7 +8,7 @@ import click
 
 from cli.daemons import log_to_stderr, on_signals
 from cli.terminal import say
-from dstack.ledger.remote import local_remote
+from dstack.ledger.remote import find_remote
 from dstack.model.errors import Invalid
 from runner.config import read_config, state_folder
 from runner.main import RunnerDaemon, parts_of
@@ -29,8 +29,8 @@ def command(state: Path | None, *, takeover: bool) -> None:
     if config is None or config.remote is None:
         msg = "this runner has no state remote yet: `dstack-runner config --remote PATH`"
         raise Invalid(msg)
-    remote = local_remote(config.remote, Path.cwd())
-    parts = parts_of(config, folder, remote.url, watched=remote.path)
+    remote = find_remote(config.remote, Path.cwd())
+    parts = parts_of(config, folder, remote)
     daemon = RunnerDaemon(replace(parts, takeover=takeover))
     log_to_stderr()
     on_signals(lambda: daemon.shutdown(stop_attempts=False))

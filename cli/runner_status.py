@@ -14,7 +14,8 @@ from cli.session import seen_by
 from cli.terminal import say
 from dstack.ledger import records
 from dstack.ledger.cache import Cache
-from dstack.ledger.remote import local_remote
+from dstack.ledger.git import Context
+from dstack.ledger.remote import find_remote
 from dstack.model import refs
 from dstack.model.errors import Invalid
 from runner.config import RunnerConfig, read_config, state_folder
@@ -46,7 +47,9 @@ def command(state: Path | None, *, as_json: bool) -> int:
 
 
 def _line(folder: Path, config: RunnerConfig, remote: str) -> RunnerLine | None:
-    cache = Cache(folder / "status.git", local_remote(remote, Path.cwd()).url)
+    found = find_remote(remote, Path.cwd())
+    place = folder / "status.git"
+    cache = Cache(place, found.url, context=Context(folder=place, environment=found.environment))
     seen = seen_by(cache)
     ref = refs.runner(config.name)
     if ref not in seen.found:

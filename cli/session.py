@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cli.terminal import can_ask
 from dstack.ledger import records
 from dstack.ledger.cache import Cache
 from dstack.ledger.code import CodeRepository, find_code
+from dstack.ledger.git import Context
 from dstack.ledger.objects import Damaged
 from dstack.ledger.remote import Remote
 from dstack.model import refs
@@ -41,7 +43,7 @@ class Session:
 
     def again(self) -> "Session":
         """The same for another thread."""
-        cache = Cache(self.cache.path, self.cache.url, borrow=self.cache.borrow)
+        cache = Cache(self.cache.path, self.cache.url, borrow=self.cache.borrow, context=self.cache.context)
         return Session(code=self.code, remote=self.remote, place=self.place, cache=cache)
 
     def poll(self) -> "Seen":
@@ -85,7 +87,9 @@ def open_session(folder: Path, code: CodeRepository | None = None) -> Session:
     except OSError as error:
         msg = f"can't create the folder {place} for what is fetched: {error.strerror}"
         raise Failed(msg) from error
-    cache = Cache(place / "cache", remote.url, borrow=code.objects)
+    # At a terminal git and ssh may ask for what they need.
+    context = Context(folder=place, environment=remote.environment, prompt=remote.path is None and can_ask())
+    cache = Cache(place / "cache", remote.url, borrow=code.objects, context=context)
     return Session(code=code, remote=remote, place=place, cache=cache)
 
 

@@ -23,6 +23,8 @@ from dstack.store.heartbeats import Seen as Beat
 from dstack.store.store import Store
 
 _OPEN = frozenset({Status.QUEUED, Status.ASSIGNED, Status.RUNNING})
+# On a forge the note says so only with the job's end (DESIGN section 9).
+_AT_WORK = frozenset({Phase.RUNNING, Phase.UPLOADING})
 
 Beats = Mapping[tuple[str, str], Beat]
 
@@ -90,10 +92,14 @@ def _reasons(
 
 def _told(line: RunLine, causes: _Causes) -> RunLine:
     jobs = tuple(_explained(line, job, causes) if job.status in _OPEN else job for job in line.jobs)
-    return msgspec.structs.replace(line, jobs=jobs)
+    at_work = line.status in _OPEN and any(job.status is Status.RUNNING for job in jobs)
+    return msgspec.structs.replace(line, jobs=jobs, status=Status.RUNNING if at_work else line.status)
 
 
 def _explained(run: RunLine, job: JobLine, causes: _Causes) -> JobLine:
+    phase = causes.phases.get(attempt_key(job.job, job.attempt or 0))
+    if job.status is Status.ASSIGNED and phase in _AT_WORK:
+        job = msgspec.structs.replace(job, status=Status.RUNNING)
     return msgspec.structs.replace(job, message=_why(run, job, causes) or job.message)
 
 

@@ -10,6 +10,7 @@ CONFLICT_SECONDS = 0.02
 MAX_CONFLICT_SECONDS = 5.0
 OUTAGE_SECONDS = 0.75
 MAX_OUTAGE_SECONDS = 10.0
+MAX_LASTING_SECONDS = 60.0
 REFUSAL_SECONDS = 1.0
 MAX_REFUSAL_SECONDS = 300.0
 
@@ -25,9 +26,9 @@ class Backoff:
         """Another controller was faster: observe again soon."""
         return self._next(now, jitter, CONFLICT_SECONDS, MAX_CONFLICT_SECONDS)
 
-    def after_outage(self, now: float, jitter: float, retry_after: float | None) -> "Backoff":
-        """The remote is away, or asked for patience."""
-        later = self._next(now, jitter, OUTAGE_SECONDS, MAX_OUTAGE_SECONDS)
+    def after_outage(self, now: float, jitter: float, retry_after: float | None, *, lasting: bool = False) -> "Backoff":
+        """The remote is away, or asked for patience; `lasting`: until a person acts, and forges ban who asks often."""
+        later = self._next(now, jitter, OUTAGE_SECONDS, MAX_LASTING_SECONDS if lasting else MAX_OUTAGE_SECONDS)
         return replace(later, until=max(later.until, now + (retry_after or 0.0)))
 
     def after_refusal(self, now: float, jitter: float) -> "Backoff":

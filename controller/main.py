@@ -14,6 +14,7 @@ from controller.turn import Controller
 from dstack.ledger.ledger import Ledger
 from dstack.ledger.waking import Loop
 from dstack.model import bucket
+from dstack.model.bucket import Reach
 from dstack.model.errors import DstackError
 from dstack.model.refs import RunKey
 from dstack.model.world import Moment
@@ -21,7 +22,6 @@ from dstack.store.store import Store
 
 LOG = logging.getLogger(__name__)
 
-POLL_SECONDS = 2.0
 NONCE_BYTES = 16
 
 
@@ -36,7 +36,8 @@ class ControllerParts:
     store: str
     open_store: Callable[[str], Store]
     watched: Path | None
-    poll: float = POLL_SECONDS
+    reach: Reach = Reach.LOCAL
+    poll: float = bucket.POLL_SECONDS[Reach.LOCAL]
     only: RunKey | None = None
 
 
@@ -45,7 +46,7 @@ class ControllerDaemon:
 
     def __init__(self, parts: ControllerParts) -> None:
         """Nothing is read or written yet."""
-        interval, burst = bucket.LOCAL
+        interval, burst = bucket.controller_pace(parts.reach)
         self._pulse = StorePulse(controller=secrets.token_hex(6), own=parts.store, open_store=parts.open_store)
         self.controller = Controller(
             ledger=parts.ledger,

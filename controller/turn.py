@@ -9,7 +9,7 @@ from typing import Protocol
 from controller.backoff import Backoff, Refusals
 from controller.trouble import Trouble
 from dstack.ledger.ledger import Ledger
-from dstack.model.bucket import Bucket
+from dstack.model.bucket import FORGE_CONTROLLER, Bucket
 from dstack.model.decide import Decisions, decide
 from dstack.model.errors import DstackError, Invalid, Unavailable
 from dstack.model.groups import independent_groups
@@ -70,6 +70,8 @@ class Controller:
     turns: int = 0
     pushes: int = 0
     _viewer: Viewer = field(init=False)
+    _pace: tuple[float, int] = field(init=False)
+    _looked: float | None = None
     _watch: Watch = field(default_factory=Watch)
     _absences: Absences = field(default_factory=Absences)
     _settled: dict[str, float] = field(default_factory=dict)
@@ -81,18 +83,26 @@ class Controller:
     def __post_init__(self) -> None:
         """The memory of what was folded belongs to this controller."""
         self._viewer = Viewer(self.ledger.job)
+        self._pace = (self.bucket.interval, self.bucket.burst)
 
     def step(self, now: Moment) -> float | None:
         """One turn. Answers in how many seconds the next is due if nothing wakes us; None if only news matters."""
         self.began = now.ticks if self.began is None else self.began
-        wait = max(self.bucket.ready_at(now.ticks), self._backoff.until) - now.ticks
+        wait = max(self._backoff.until - now.ticks, self._wait_for_token(now))
         if wait > 0:
             return wait
         self.turns += 1
+        self._looked = now.ticks
         try:
             return self._turn(now)
         except DstackError as error:
             return self._later(now, error)
+
+    def _wait_for_token(self, now: Moment) -> float:
+        """Seconds until there is something to do: what may not be pushed yet gathers, but heartbeats are looked at."""
+        token = self.bucket.ready_at(now.ticks) - now.ticks
+        look = self.settings.lease / LOOKS_PER_LEASE
+        return token if self._looked is None else min(token, self._looked + look - now.ticks)
 
     def _turn(self, now: Moment) -> float | None:
         seen = self.ledger.observe()
@@ -101,15 +111,18 @@ class Controller:
             return None
         self._trouble.over("repository", "the state remote is back")
         self._trouble.passed_over(seen.problems)
-        self._configure(seen)
+        self._configure(seen, now)
         world = self._world(seen, now)
         decisions = decide(world, now)
         changes = (*decisions.changes, *self._forget(seen, now))
+        if (token := self.bucket.ready_at(now.ticks) - now.ticks) > 0:
+            self._beat(now)
+            return min(token, self.settings.lease / LOOKS_PER_LEASE)
         due = self._commit(self._refusals.allowed(changes, now.ticks), seen, now)
         self._beat(now)
         return min(_earliest(due, decisions, self._refusals, now), self.settings.lease / LOOKS_PER_LEASE)
 
-    def _configure(self, seen: Observation) -> None:
+    def _configure(self, seen: Observation, now: Moment) -> None:
         """A broken config.yaml is told, and the settings before it stay."""
         try:
             self.settings = parse_settings(seen.config)
@@ -117,6 +130,8 @@ class Controller:
             self._trouble.tell("settings", f"the settings before stay in force: {error}")
         else:
             self._trouble.over("settings", "the shared settings can be read again")
+        pace = FORGE_CONTROLLER if self.settings.throttle else self._pace
+        self.bucket = self.bucket.paced(*pace, now.ticks)
 
     def _world(self, seen: Observation, now: Moment) -> World:
         lease = self.settings.lease
@@ -135,7 +150,7 @@ class Controller:
         self._opened = {key: self._opened.get(key, now.ticks) for key in held}
         return World(
             repository=seen.repository or "",
-            store=self.settings.store or self.store,
+            store=self.settings.store_url or self.store,
             runs=runs,
             runners={
                 name: RunnerView(registration=registration, watched=self._watch.runners[name])
@@ -202,7 +217,8 @@ class Controller:
     def _later(self, now: Moment, error: DstackError) -> float:
         """The remote is away, or, where it isn't Unavailable, a person must act: it is tried again all the same."""
         patience = error.retry_after if isinstance(error, Unavailable) else None
-        self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), patience)
+        lasting = not isinstance(error, Unavailable)
+        self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), patience, lasting=lasting)
         level = logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
         self._trouble.tell("repository", f"{error}; trying again", level=level)
         return self._backoff.until - now.ticks

@@ -25,11 +25,11 @@ COLLECT = ("gc.auto=6700", "gc.autoPackLimit=40", "gc.autoDetach=false", "gc.pac
 
 
 class CodeCache:
-    """A bare repository of our own, disposable at any time. `path` is its folder, `remote_url` the state remote."""
+    """A bare repository of our own, disposable at any time. `remote_url`: the state remote; `access`: how."""
 
-    def __init__(self, path: Path, remote_url: str) -> None:
+    def __init__(self, path: Path, remote_url: str, access: Mapping[str, str] | None = None) -> None:
         """End the gits of a runner that died, which may be writing here still. Nothing is made before a fetch."""
-        self.path, self.url = path, remote_url
+        self.path, self.url, self._access = path, remote_url, dict(access or {})
         self._lock = threading.Lock()
         processes.kill_marked(f"GIT_DIR={path}".encode(), KILL_SECONDS)
 
@@ -54,7 +54,7 @@ class CodeCache:
 
     def context(self, environment: Mapping[str, str] | None = None) -> git.Context:
         """Where git commands on the cache run."""
-        own = {"GIT_DIR": str(self.path), **(environment or {})}
+        own = {**self._access, "GIT_DIR": str(self.path), **(environment or {})}
         return git.Context(folder=self.path, environment=own, timeout=FETCH_SECONDS)
 
     def _has(self, snapshot: str) -> bool:

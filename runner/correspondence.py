@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import msgspec
 
-from dstack.model.bucket import Bucket
+from dstack.model.bucket import Bucket, Reach
 from dstack.model.errors import Invalid, Unavailable
 from dstack.model.observation import Observation
 from dstack.model.pool import Registration, RunnerState
@@ -15,7 +15,7 @@ from dstack.model.world import Moment
 from runner.exchange import Exchanged, Wish
 from runner.facts import pause
 from runner.registering import Claims, Standing, Step, judge
-from runner.reports import Pace, Pushing, Report
+from runner.reports import Pace, Pushing, Report, pace_of
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class Correspondence:
         self.retry_after: float | None = None
         self.busy = False
         self.poll_wanted = True
+        self._pace = pace
         bucket = Bucket.full(interval=pace.interval, burst=pace.burst, now=now.ticks)
         self._pushing = Pushing(pace=pace, bucket=bucket)
         self._claims: Claims | None = None
@@ -86,7 +87,7 @@ class Correspondence:
         self._tries, self._again, self.retry_after = 0, now.ticks, None
         if result.seen is not None:
             self.polls += 1
-            self._read(result.seen)
+            self._read(result.seen, now)
         if result.claims is not None:
             self._claims = result.claims
             self._judge(now)
@@ -127,7 +128,7 @@ class Correspondence:
             self._again = now.ticks + pause(self._writes - 1, self.standing.wanted.instance)
             LOG.warning("the registration could not be written; trying again")
 
-    def _read(self, seen: Observation) -> None:
+    def _read(self, seen: Observation, now: Moment) -> None:
         if seen is self.seen:
             return
         config_changed = self.seen is None or self.seen.config != seen.config
@@ -137,6 +138,8 @@ class Correspondence:
                 self.settings = parse_settings(seen.config)
             except Invalid as error:
                 LOG.error("the shared settings are ignored: %s", error)  # noqa: TRY400 (nothing of ours failed)
+            pace = pace_of(Reach.FORGE) if self.settings.throttle else self._pace
+            self._pushing = self._pushing.paced(pace, now.ticks)
         for problem in frozenset(seen.problems) - self._problems:
             LOG.info("the state remote holds what can't be read: %s", problem)
         self._problems = frozenset(seen.problems)

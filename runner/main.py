@@ -14,9 +14,12 @@ from pathlib import Path
 
 from dstack import __version__
 from dstack.ledger.cache import Cache
+from dstack.ledger.git import Context
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.ledger import Ledger
+from dstack.ledger.remote import Remote
 from dstack.ledger.waking import Loop
+from dstack.model.bucket import POLL_SECONDS
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.pool import Capacity, Registration
 from dstack.model.world import Moment
@@ -31,44 +34,40 @@ from runner.journal import Journal, instance_of
 from runner.lanes import Threads
 from runner.process import ProcessExecutor
 from runner.profile import Profile
-from runner.reports import Pace
+from runner.reports import Pace, pace_of
 from runner.statefolder import locked
 from runner.works import Tools
 from runner.workspace import Workspaces
 
 LOG = logging.getLogger(__name__)
 
-POLL_SECONDS = 2.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerParts:
-    """What a runner is made of. `folder` is its state folder; `remote` the state remote's URL.
+    """What a runner is made of. `folder` is its state folder; `remote` the state remote.
 
-    `watched`: the git folder of a local remote. `store`: the URL where the shared settings name none. `private`: for
-    the one run that names it. `poll` in seconds.
+    `store`: the URL where the shared settings name none. `private`: for the one run that names it. `poll` in seconds,
+    and `pace`: None means by how the remote is reached.
     """
 
     folder: Path
-    remote: str
+    remote: Remote
     name: str
     capacity: Capacity
     executors: tuple[str, ...]
     labels: tuple[str, ...] = ()
-    watched: Path | None = None
     store: str | None = None
     private: bool = False
     takeover: bool = False
-    poll: float = POLL_SECONDS
-    pace: Pace = Pace()  # noqa: RUF009 (a frozen value)
+    poll: float | None = None
+    pace: Pace | None = None
 
 
-def parts_of(config: RunnerConfig, folder: Path, remote: str, *, watched: Path | None) -> RunnerParts:
+def parts_of(config: RunnerConfig, folder: Path, remote: Remote) -> RunnerParts:
     """What a configured runner is made of."""
     return RunnerParts(
         folder=folder,
         remote=remote,
-        watched=watched,
         name=config.name,
         capacity=config.capacity,
         executors=config.executors,
@@ -95,7 +94,9 @@ class RunnerDaemon:
             _keep_name(self._parts, agent)
             if self._wish is not None:
                 agent.shutdown(stop_attempts=self._wish)
-            waker = Loop(self._wake, name="runner", poll=self._parts.poll, watched=self._parts.watched)
+            remote = self._parts.remote
+            poll = self._parts.poll or POLL_SECONDS[remote.reach]
+            waker = Loop(self._wake, name="runner", poll=poll, watched=remote.path)
             thread = threading.Thread(target=waker.run, name="runner-waker", daemon=True)
             thread.start()
             try:
@@ -127,20 +128,21 @@ class RunnerDaemon:
 
     def _make(self) -> Agent:
         parts = self._parts
-        ledger = GitLedger(Cache(parts.folder / "cache", parts.remote))
+        remote, place = parts.remote, parts.folder / "cache"
+        ledger = GitLedger(Cache(place, remote.url, context=Context(folder=place, environment=remote.environment)))
         repository = _repository(ledger, parts)
         instance = instance_of(parts.folder)
         profile = Profile(
             registration=_registration(parts, repository, instance),
             store=parts.store or default_url(os.environ),
-            pace=parts.pace,
+            pace=parts.pace or pace_of(remote.reach),
             takeover=parts.takeover,
         )
         tools = Tools(
             executors={name: self._executor(name, instance) for name in parts.executors},
             workspaces=Folders(
                 parts.folder / "attempts",
-                Workspaces(parts.folder / "work", CodeCache(parts.folder / "code.git", parts.remote)),
+                Workspaces(parts.folder / "work", CodeCache(parts.folder / "code.git", remote.url, remote.environment)),
             ),
             open_store=stores(repository),
             lanes=Threads(),
@@ -180,12 +182,12 @@ def _repository(ledger: Ledger, parts: RunnerParts) -> str:
     memory = parts.folder / "repository"
     try:
         repository = ledger.observe().repository
-    except Unavailable:
+    except (Unavailable, Failed):
         if not memory.exists():
             raise
         return memory.read_text().strip()
     if repository is None:
-        msg = f"{parts.remote} holds no dstack repository yet: run `dstack init` in a clone of it"
+        msg = f"{parts.remote.url} holds no dstack repository yet: run `dstack init` in a clone of it"
         raise Failed(msg)
     _write(memory, repository)
     return repository

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from dstack.model.bucket import LOCAL, Bucket
+from dstack.model.bucket import LOCAL, Bucket, Reach, runner_pace
 from dstack.model.errors import Invalid
 from dstack.model.events import Ended, Event, Started
 from dstack.model.observation import AppendNotes, Observation
@@ -17,6 +17,8 @@ from runner.held import Held
 from runner.outcome import beginning
 
 RunnerEvent = Started | Ended
+
+_STARTED_WAIT: Mapping[Reach, float | None] = {Reach.LOCAL: 0.15, Reach.NETWORK: 0.5, Reach.FORGE: None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,12 @@ class Pace:
     started_wait: float | None = 0.15
 
 
+def pace_of(reach: Reach) -> Pace:
+    """How often may be pushed to a remote reached so."""
+    interval, burst = runner_pace(reach)
+    return Pace(interval=interval, burst=burst, started_wait=_STARTED_WAIT[reach])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushing:
     """When the next push may be. `refused`: runs whose note was not won, with tries and when to try again (ticks)."""
@@ -54,6 +62,12 @@ class Pushing:
     bucket: Bucket
     refused: Mapping[RunKey, tuple[int, float]] = field(default_factory=dict)
     since: Mapping[str, float] = field(default_factory=dict)
+
+    def paced(self, pace: Pace, now: float) -> "Pushing":
+        """With another pace from now on."""
+        if pace == self.pace:
+            return self
+        return replace(self, pace=pace, bucket=self.bucket.paced(pace.interval, pace.burst, now))
 
     def due_at(self, reports: Iterable[Report], now: float) -> float | None:
         """When these should be pushed; None where nothing needs to be."""

@@ -35,10 +35,11 @@ import sys
 from pathlib import Path
 from cli.daemons import on_signals
 from dstack.model.pool import Capacity
+from dstack.ledger.remote import find_remote
 from runner.main import RunnerDaemon, RunnerParts
 folder, remote, store, name, *executors = sys.argv[1:]
 daemon = RunnerDaemon(RunnerParts(
-    folder=Path(folder), remote=remote, watched=Path(remote), store=store, name=name,
+    folder=Path(folder), remote=find_remote(remote, Path()), store=store, name=name,
     capacity=Capacity(cpu=2.0, memory=2**33), executors=tuple(executors),
 ))
 on_signals(lambda: daemon.shutdown(stop_attempts=False))

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dstack.ledger.code import find_code
-from dstack.ledger.remote import local_remote
+from dstack.ledger.remote import find_remote
+from dstack.model.bucket import Reach
 from dstack.model.errors import Failed, Invalid
 from tests.repositories import bare, sh, work
 
@@ -117,23 +118,40 @@ def test_the_state_remote_follows_the_settings(tmp_path: Path) -> None:
 def test_a_work_tree_is_a_remote_by_its_git_folder(tmp_path: Path) -> None:
     top = work(tmp_path / "code")
     sh(top, "worktree", "add", "--quiet", str(tmp_path / "side"))
-    assert local_remote("../side", top).path == local_remote(str(top), top).path == top / ".git"
+    assert find_remote("../side", top).path == find_remote(str(top), top).path == top / ".git"
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["https://ada:secret@example.org/x.git", "ssh://git@example.org/x", "git@example.org:x/y.git", "s3://bucket/x"],
+    ("url", "shown", "reach"),
+    [
+        ("https://ada:secret@example.org/x.git", "https://example.org/x.git", Reach.NETWORK),
+        ("https://ada:secret@github.com/x/y.git", "https://github.com/x/y.git", Reach.FORGE),
+        ("ssh://git:secret@ssh.github.com:443/x", "ssh://git@ssh.github.com:443/x", Reach.FORGE),
+        ("git@gitlab.com:x/y.git", "git@gitlab.com:x/y.git", Reach.FORGE),
+        ("git@example.org:x/y.git", "git@example.org:x/y.git", Reach.NETWORK),
+        ("alias:x/y.git", "alias:x/y.git", Reach.NETWORK),
+        ("git://example.org/x", "git://example.org/x", Reach.NETWORK),
+    ],
 )
-def test_other_machines_are_not_yet_supported(tmp_path: Path, url: str) -> None:
+def test_a_remote_elsewhere_has_an_address_without_credentials(
+    tmp_path: Path, url: str, shown: str, reach: Reach
+) -> None:
     top = work(tmp_path / "code")
     sh(top, "remote", "add", "origin", url)
-    with pytest.raises(Invalid, match=r"not yet supported: .*git config dstack\.remote \.") as caught:
-        find_code(top).remote()
-    assert "secret" not in str(caught.value)
+    by_name = find_code(top).remote()
+    assert (by_name.name, by_name.url, by_name.path, by_name.reach) == ("origin", shown, None, reach)
     sh(top, "config", "dstack.remote", url)
-    with pytest.raises(Invalid, match="not yet supported") as caught:
-        find_code(top).remote()
-    assert "secret" not in str(caught.value)
+    by_url = find_code(top).remote()
+    assert (by_url.name, by_url.url) == (shown, shown)
+    assert "secret" not in repr(by_name) + repr(by_url)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/x", "-oProxyCommand=x:y", "ssh://-x/y", "https:///x", "ext::sh -c id", "x\ny:z"]
+)
+def test_an_address_that_git_must_not_be_given_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(Invalid):
+        find_remote(url, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dstack.ledger import folder, git, push
+from dstack.ledger import folder, git, push, refusals
 from dstack.ledger.git import Context
 from dstack.ledger.localrefs import LocalRefs
 from dstack.ledger.objects import Damaged, Objects
@@ -27,17 +27,8 @@ _AUTOGC_EVERY = 50
 _NO_AUTOGC = "--receive-pack=git -c receive.autogc=false receive-pack"
 _FETCH = ("fetch", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--quiet")
 
-# How git says that it is the remote, not our cache, that it can't read.
-_AWAY = (
-    "does not appear to be a git repository",
-    "Could not read from remote repository",
-    "unable to access",
-    "Could not resolve host",
-    "onnection",
-    "Permission denied",
-    "uthentication failed",
-    "hung up unexpectedly",
-)
+# How git says that it is the remote, not our cache, that it can't read; beside what `refusals` knows.
+_AWAY = ("dubious ownership", "Could not read from remote repository", "unable to access", "Permission denied")
 
 
 class Cache:
@@ -50,13 +41,13 @@ class Cache:
         """Open, or create, the cache at `path` (an absolute one) of the remote at `url`.
 
         `borrow`: a folder of objects (of the user's repository) that needn't be copied; those of a remote on this
-        machine are borrowed anyway. `context`: how git runs (time limit, prompts). Raises Failed where the folder can't
-        be written.
+        machine are borrowed anyway. `context`: how git runs (time limit, prompts), and how the remote is reached.
+        Raises Failed where the folder can't be written.
         """
         self.path = path
         self.url = url
         self.borrow = borrow
-        self._context = replace(context or Context(folder=path), folder=path)
+        self.context = replace(context or Context(folder=path), folder=path)
         self._known: Mapping[str, str] = {}
         self._loose = 0
         self._local = LocalRefs(Path(url)) if Path(url).is_absolute() else None
@@ -198,7 +189,7 @@ class Cache:
         won = [one for one in updates if outcomes[one.ref] is Outcome.WON and is_polled(one.ref)]
         if len(won) > _MANY:
             lines = (f"update {one.ref}\0{one.new or _ZERO}\0\0".encode() for one in won)
-            git.run(self._context, "update-ref", "-z", "--stdin", stdin=b"".join(lines))
+            git.run(self.context, "update-ref", "-z", "--stdin", stdin=b"".join(lines))
         else:
             for one in won:
                 self.objects.set_ref(one.ref, one.new)
@@ -213,15 +204,16 @@ class Cache:
     def _run(self, *args: str) -> git.Result:
         """Run git in the cache. Raises Damaged where another process has thrown the folder away."""
         try:
-            return git.run(self._context, *args)
+            return git.run(self.context, *args)
         except Failed as error:
             if self.path.is_dir():
                 raise
             raise Damaged(str(error)) from error
 
     def _is_away(self, result: git.Result) -> bool:
+        """Whether it is the remote that could not be read, not our cache."""
         text = result.err.decode(errors="replace")
-        return "dubious ownership" in text or any(word in text for word in _AWAY)
+        return any(word in text for word in _AWAY) or refusals.explain(text, self.url, "") is not None
 
     def _unreachable(self, result: git.Result) -> Unavailable | Failed:
         text = result.err.decode(errors="replace")
@@ -230,7 +222,10 @@ class Cache:
             return Failed(f"{self.url} belongs to another user: run `{remedy}`")
         if "does not support --atomic" in text:
             return Failed(f"the state remote {self.url} can't push several refs as one (--atomic), which dstack needs")
-        return Unavailable(f"the state remote {self.url} can't be reached: {result.reason or 'git gave no reason'}")
+        here = self.url.startswith(("/", "file:"))
+        known = None if here else refusals.explain(text, f"the state remote {self.url}", "can't be reached")
+        said = refusals.unlogged(result.reason) or "git gave no reason"
+        return known or Unavailable(f"the state remote {self.url} can't be reached: {said}")
 
 
 def is_polled(ref: str) -> bool:

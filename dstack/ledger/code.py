@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.ledger import git
+from dstack.ledger.access import Pairs, is_reaching
+from dstack.ledger.address import without_credentials
 from dstack.ledger.git import Context
-from dstack.ledger.remote import Remote, choose_remote, without_credentials
+from dstack.ledger.remote import Remote, choose_remote
 from dstack.model.errors import Failed, Invalid
 
 _BRANCH = "refs/heads/"
@@ -28,7 +30,13 @@ _QUESTIONS = (
 _ANSWERS = 9
 # git's own words, in which it names the folder to be trusted (git/setup.c, die_upon_dubious_ownership).
 _OWNED = re.compile(r"dubious ownership in repository at '(.+)'")
-_SETTINGS = r"^(dstack|remote|user|url|filter\.lfs)\."
+_SETTINGS = (
+    r"^(dstack|remote|user|url|filter\.lfs|credential|http|ssh|protocol)\.|^core\.(sshcommand|askpass|gitproxy)$"
+)
+# Scopes whose settings a git in a folder of ours doesn't read by itself.
+_OWN = frozenset({"local", "worktree"})
+
+Settings = list[tuple[str, str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +44,7 @@ class CodeRepository:
     """A work tree of the user. `top` is its root, `common` the git folder all its work trees share.
 
     `head` is the full id of the commit checked out, `branch` its branch (None when detached). `url` is where the code's
-    own remote is, for people.
+    own remote is, for people. `reaching`: this repository's own settings on how to reach a remote.
     """
 
     top: Path
@@ -48,6 +56,7 @@ class CodeRepository:
     branch: str | None
     shallow: bool
     settings: Mapping[str, str] = field(default_factory=dict)
+    reaching: Pairs = field(default=(), repr=False)
 
     @property
     def url(self) -> str | None:
@@ -68,7 +77,7 @@ class CodeRepository:
 
     def remote(self) -> Remote:
         """The state remote. Raises Invalid where it is set to what doesn't exist or isn't supported."""
-        return choose_remote(self.settings, self.top, self.common)
+        return choose_remote(self.settings, self.top, self.common, self.reaching)
 
 
 def find_code(folder: Path) -> CodeRepository:
@@ -76,13 +85,21 @@ def find_code(folder: Path) -> CodeRepository:
     context = Context(folder=folder)
     with (
         git.start(context, "rev-parse", *_QUESTIONS, "HEAD", "--symbolic-full-name", "HEAD") as places,
-        git.start(context, "config", "--null", "--get-regexp", _SETTINGS) as settings,
+        git.start(context, "config", "--null", "--show-scope", "--get-regexp", _SETTINGS) as settings,
     ):
         found, answer = settings.result(), places.result()
     return _from_answer(answer, folder, _settings(found.out))
 
 
-def _from_answer(answer: git.Result, folder: Path, settings: Mapping[str, str]) -> CodeRepository:
+def tracked(code: CodeRepository, remote: str) -> frozenset[str]:
+    """The ids of the commits that a named remote is known to have had at its branches. Raises Failed."""
+    if f"remote.{remote}.url" not in code.settings:
+        return frozenset()
+    found = git.output(code.context, "for-each-ref", "--format=%(objectname)", f"refs/remotes/{remote}/")
+    return frozenset(found.decode().split())
+
+
+def _from_answer(answer: git.Result, folder: Path, settings: Settings) -> CodeRepository:
     lines = answer.out.decode(errors="surrogateescape").splitlines()
     folder = _absolute(folder)
     if answer.status != 0:
@@ -104,7 +121,8 @@ def _from_answer(answer: git.Result, folder: Path, settings: Mapping[str, str]) 
         head=head,
         branch=branch.removeprefix(_BRANCH) if branch.startswith(_BRANCH) else None,
         shallow=shallow == "true",
-        settings=settings,
+        settings={name: value for _, name, value in settings},
+        reaching=tuple((name, value) for scope, name, value in settings if scope in _OWN and is_reaching(name)),
     )
 
 
@@ -134,10 +152,11 @@ def _explain(answer: git.Result, lines: list[str], folder: Path) -> Invalid | Fa
     return Failed(f"git can't read the repository at {folder}: {answer.reason}")
 
 
-def _settings(out: bytes) -> dict[str, str]:
-    """`git config --null` as a map; of a setting given twice the last counts, as for git."""
-    entries = (entry.partition("\n") for entry in out.decode(errors="surrogateescape").split("\0") if entry)
-    return {name: value for name, _, value in entries}
+def _settings(out: bytes) -> Settings:
+    """What `git config --null --show-scope` prints: scope, name, value. Of a name given twice the last counts."""
+    texts = out.decode(errors="surrogateescape").split("\0")
+    entries = ((scope, *entry.partition("\n")) for scope, entry in zip(texts[::2], texts[1::2], strict=False))
+    return [(scope, name, value) for scope, name, _, value in entries]
 
 
 def _check_branch_namespace(common: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from dstack.ledger.access import configured, is_reaching, pairs_of
 from dstack.model.errors import Failed, Unavailable
 
 OLDEST = (2, 34)
@@ -180,7 +181,9 @@ def environment(inherited: Mapping[str, str], own: Mapping[str, str], *, prompt:
     kept |= {"LC_ALL": "C", "LANGUAGE": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_DEFAULT_REF_FORMAT": "files"}
     if not prompt:
         kept |= {"GIT_TERMINAL_PROMPT": "0", "GCM_INTERACTIVE": "never"}
-    return kept | dict(own)
+        kept.setdefault("SSH_ASKPASS_REQUIRE", "never")
+    reaching = [pair for pair in pairs_of(inherited) if is_reaching(pair[0])]
+    return kept | dict(own) | configured((*reaching, *pairs_of(own)))
 
 
 def _is_kept(name: str) -> bool:
@@ -196,7 +199,8 @@ def _start(context: Context, args: Sequence[str], *, piped: bool) -> subprocess.
             stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            process_group=None if context.prompt else 0,
+            # Of a session without a terminal: neither git nor ssh can ask there, and an interrupt is ours alone.
+            start_new_session=not context.prompt,
         )
     except FileNotFoundError as error:
         raise _missing(context.folder) from error

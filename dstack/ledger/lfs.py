@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstack.ledger import git
+from dstack.ledger import git, refusals
 from dstack.ledger.git import Context
 from dstack.ledger.objects import EXECUTABLE, FILE, Objects
-from dstack.model.errors import Failed
+from dstack.model.errors import Failed, Unavailable
 
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md: a pointer has less than 1,024 bytes.
 _POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\nsize ")
@@ -52,14 +52,25 @@ def missing(digests: Iterable[str], git_dir: Path) -> tuple[str, ...]:
     return tuple(sorted({one for one in digests if not (store / one[:2] / one[2:4] / one).is_file()}))
 
 
-def push(found: LfsObjects, remote: Path) -> None:
-    """Bring the large files to the repository at `remote` (an absolute path). Raises Failed."""
+def push(found: LfsObjects, url: str, environment: Mapping[str, str]) -> None:
+    """Bring the large files to the remote at `url` (or an absolute path). Raises Failed, Unavailable."""
     # git-lfs knows a repository on this machine by its URL only, not by its path.
-    url = remote.as_uri()
-    context = Context(folder=found.top, timeout=3600)
+    url = Path(url).as_uri() if Path(url).is_absolute() else url
+    context = Context(folder=found.top, environment=environment, timeout=3600)
     for at in range(0, len(found.digests), _BATCH):
         batch = found.digests[at : at + _BATCH]
         result = git.run(context, "lfs", "push", "--object-id", url, *batch)
         if result.status != 0:
-            msg = f"git LFS can't bring the large files to {url}: {result.reason}: try `git lfs pull` first"
-            raise Failed(msg)
+            raise _refused(result, url)
+
+
+def _refused(result: git.Result, url: str) -> Failed | Unavailable:
+    text = result.err.decode(errors="replace")
+    what = f"git LFS can't bring the large files to {url}"
+    if "locking" in text and "not found" in text.lower():
+        return Failed(f"{what}: the remote has no LFS: use one that has, or keep those files out by .dstackignore")
+    known = None if url.startswith("file:") else refusals.explain(text, what, "")
+    if isinstance(known, Unavailable):
+        return known
+    said = refusals.unlogged(result.reason)
+    return Failed(f"{what}: {said}: try `git lfs pull` first, or use a remote that takes LFS")

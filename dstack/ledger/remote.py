@@ -1,78 +1,82 @@
 """The state remote: the repository that holds the state of all runs, chosen by the user's git settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from dstack.ledger.access import CREDENTIALS, Pairs, access
+from dstack.ledger.address import parse_address, without_credentials
+from dstack.model.bucket import Reach
 from dstack.model.errors import Invalid
 
-_WAY_OUT = (
-    "keep the state here (git config dstack.remote .) or in a repository on this machine (dstack init --remote DIR)"
-)
+_WAY_OUT = "give a remote's name, a URL, a folder, or `.` for this repository (dstack init --remote)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """A repository on this machine. `name` is what the user called it, `path` its git folder."""
+    """`name` is what the user called it, without credentials; `url` what git is given, without them too.
+
+    `path`: its git folder, where it is on this machine. `environment` is for the git that talks to it: credentials, and
+    the settings of the user's repository on how to reach a remote.
+    """
 
     name: str
-    path: Path
+    url: str
+    path: Path | None = None
+    reach: Reach = Reach.LOCAL
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
-    def url(self) -> str:
-        """What `git fetch` and `git push` are given."""
-        return str(self.path)
-
-    @property
-    def objects(self) -> Path:
-        """Its folder of objects."""
-        return self.path / "objects"
+    def objects(self) -> Path | None:
+        """Its folder of objects, where it is on this machine."""
+        return self.path / "objects" if self.path else None
 
 
-def choose_remote(settings: Mapping[str, str], top: Path, common: Path) -> Remote:
+def choose_remote(settings: Mapping[str, str], top: Path, common: Path, reaching: Pairs = ()) -> Remote:
     """`dstack.remote` (a remote's name, `.`, a path or a URL), else `origin`, else the repository itself.
 
-    `settings` are git's, by name in lower case. Raises Invalid.
+    `settings` are git's, by name in lower case. `reaching`: those of this repository alone that say how to reach a
+    remote. Raises Invalid.
     """
     name = settings.get("dstack.remote") or ("origin" if "remote.origin.url" in settings else ".")
     if name == ".":
-        return Remote(name=name, path=common)
+        return Remote(name=name, url=str(common), path=common)
     url = _rewritten(settings.get(f"remote.{name}.url", name), settings)
-    return local_remote(url, top, name=name)
+    proxy = settings.get(f"remote.{name}.proxy")
+    kept = common / "dstack" / CREDENTIALS
+    more = (*reaching, *((("http.proxy", proxy),) if proxy is not None else ()))
+    return find_remote(url, top, name=name, reaching=more, credentials=kept if kept.is_file() else None)
 
 
-def local_remote(url: str, top: Path, *, name: str | None = None) -> Remote:
-    """The remote at a path (relative to `top`) or `file://` URL. Raises Invalid for any other."""
-    path = _local_path(url, top, name or url)
+def find_remote(
+    url: str, top: Path, *, name: str | None = None, reaching: Pairs = (), credentials: Path | None = None
+) -> Remote:
+    """The remote at a URL, or at a path relative to `top`. `credentials`: a file as git-credential-store(1) reads it.
+
+    Raises Invalid.
+    """
+    address = parse_address(url)
+    if address.host is not None and not ("://" not in url and (top / url).exists()):
+        shown = without_credentials(name) if name else address.url
+        environment = access(address, reaching, credentials)
+        return Remote(name=shown, url=address.url, reach=address.reach, environment=environment)
+    path = _local_path(url, top)
     git_dir = path / ".git"
     if git_dir.is_file():
         path = _linked(git_dir)
     elif git_dir.is_dir():
         path = git_dir
-    return Remote(name=name or url, path=_common(path).resolve())
+    path = _common(path).resolve()
+    return Remote(name=name or url, url=str(path), path=path)
 
 
-def without_credentials(url: str) -> str:
-    """`url` as it may be shown and recorded: a token or password in it is for the user's own git alone."""
-    scheme, mark, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    user, at, host = authority.rpartition("@")
-    kept = user.partition(":")[0] + at if "ssh" in scheme else ""
-    return f"{scheme}{mark}{kept}{host}{slash}{path}"
-
-
-def _local_path(url: str, top: Path, name: str) -> Path:
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    if "://" in url or (":" in url.split("/", 1)[0] and not (top / url).exists()):
-        where = " at ".join(dict.fromkeys(without_credentials(one) for one in (name, url)))
-        msg = f"the state remote {where} is on another machine, which is not yet supported: {_WAY_OUT}"
-        raise Invalid(msg)
+def _local_path(url: str, top: Path) -> Path:
+    if "://" in url:
+        return Path(unquote(urlsplit(url).path))
     path = top / Path(url).expanduser()
     if "/" not in url and not path.exists():
-        msg = f"dstack.remote (git config) is {url!r}, but neither a remote nor a folder has that name: {_WAY_OUT}"
+        msg = f"the state remote is {url!r}, but neither a remote nor a folder has that name: {_WAY_OUT}"
         raise Invalid(msg)
     return path
 

@@ -1,10 +1,11 @@
 """The work tree as it stands, as a commit in our cache. The user's index, work tree, stash and refs are only read."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dstack.ledger import lfs, objects
 from dstack.ledger.cache import Cache
-from dstack.ledger.code import CodeRepository
+from dstack.ledger.code import CodeRepository, tracked
 from dstack.ledger.lfs import LfsObjects
 from dstack.ledger.objects import EXECUTABLE, FILE, Objects
 from dstack.ledger.remote import Remote
@@ -96,7 +97,12 @@ def _holds_history(code: CodeRepository, found: Objects, remote: Remote) -> bool
     """Whether the remote has HEAD, or (of a clone that isn't shallow) a commit not far behind it."""
     if remote.path == code.common.resolve():
         return True
-    return found.any_of(found.history(code.head, 1 if code.shallow else _DEPTH), remote.objects)
+    history = found.history(code.head, 1 if code.shallow else _DEPTH)
+    if remote.objects is not None:
+        return found.any_of(history, remote.objects)
+    # Of a remote elsewhere it is known by what was last fetched from there, or pushed.
+    known = tracked(code, remote.name)
+    return bool(known) and any(oid in known for oid in history)
 
 
 def _file(found: Objects, tree: str, path: str) -> File | None:
@@ -130,4 +136,9 @@ def _more_warnings(code: CodeRepository, found: Objects, tree: str) -> list[str]
 def _lfs(code: CodeRepository, found: Objects, remote: Remote, tree: str) -> LfsObjects:
     if not lfs.is_set_up(code.settings) or not lfs.uses_lfs(code.context):
         return LfsObjects(top=code.top)
-    return LfsObjects(top=code.top, digests=lfs.missing(lfs.pointers(found, tree), remote.path))
+    return LfsObjects(top=code.top, digests=_to_bring(lfs.pointers(found, tree), remote))
+
+
+def _to_bring(digests: Iterable[str], remote: Remote) -> tuple[str, ...]:
+    """The large files that the remote may lack; git-lfs asks a server itself, and brings what is missing."""
+    return lfs.missing(digests, remote.path) if remote.path else tuple(sorted(set(digests)))

@@ -1,9 +1,8 @@
 """Submitting: a run's root and its snapshot, made in one atomic push that fails where the name is taken."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from dstack.ledger import lfs, records, runs
+from dstack.ledger import lfs, records, refusals, runs
 from dstack.ledger.cache import Cache
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.push import LOCKED, RefUpdate
@@ -13,18 +12,6 @@ from dstack.model.errors import Conflict, Failed, Unavailable
 from dstack.model.observation import Outcome, Pushed
 from dstack.model.refs import RunKey
 from dstack.model.runspec import RunSpec
-
-_NO_RIGHT = "you may not write to that repository: ask for the right to push, or use a state remote of your own"
-# What a remote's refusal means, by a word in it; the way out for each.
-_REFUSALS = (
-    ("workflow` scope", "the forge wants a token with the `workflow` scope: grant it, or use a state remote apart"),
-    ("protected", "the branch is protected there: exempt dstack/* from the rule, or use a state remote of its own"),
-    ("secret", "the forge found what looks like a secret in your files: remove it, or name the file in .dstackignore"),
-    ("exceeds", "a file is too large for the remote: leave it out by .dstackignore, or keep it in git LFS"),
-    ("Permission denied", _NO_RIGHT),
-    ("unable to create temporary object directory", _NO_RIGHT),
-    ("unpack", "the remote could not store it: look at its disk space and at who owns its files"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +25,7 @@ class Submitted:
 def submit(ledger: GitLedger, snapshot: Snapshot, spec: RunSpec) -> Submitted:
     """Create the run `spec.run`. Raises Conflict where the name is taken, Failed with the way out, Unavailable."""
     cache = ledger.cache
-    lfs.push(snapshot.lfs, Path(cache.url.removeprefix("file://")))
+    lfs.push(snapshot.lfs, cache.url.removeprefix("file://"), cache.context.environment)
     variables = snapshot.variables.oid if snapshot.variables else None
     files = runs.RootFiles(workflows=snapshot.workflows.oid, variables=variables)
     root = runs.write_root(cache.objects, ledger.text, spec, files)
@@ -72,8 +59,8 @@ def refusal(pushed: Pushed, url: str) -> Failed | Unavailable:
     reason = next(iter(reasons), "it gives no reason")
     if reason.startswith(LOCKED):
         return Unavailable(f"{url} is busy ({reason}): try again; if that goes on, a crash left that lock: remove it")
-    advice = next((advice for word, advice in _REFUSALS if word in reason), "ask whoever runs that repository")
-    return Failed(f"{url} refused the push ({reason}): {advice}")
+    known = refusals.explain(reason, url, "refused the push")
+    return known or Failed(f"{url} refused the push ({reason}): ask whoever runs that repository")
 
 
 def _push(cache: Cache, branch: RefUpdate, snapshot: RefUpdate) -> None:

@@ -1,5 +1,7 @@
 """The settings shared by all, in `config.yaml` on the branch `dstack/config`."""
 
+from typing import Literal
+
 import msgspec
 
 from dstack.model.codec import Value, convert
@@ -13,10 +15,11 @@ PLACE = "config.yaml on the branch dstack/config"
 
 
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`store`: a URL. `lease` in seconds."""
+    """`store`: a URL. `lease` in seconds. `throttle`: the remote is pushed to as rarely as a forge."""
 
     store: str | None = None
     lease: float = 60.0
+    throttle: Literal["forge"] | None = None
 
 
 def parse_settings(text: bytes | None) -> Settings:
