@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from functools import partial
@@ -69,8 +69,8 @@ def copy_in_parts(store: Store, entry: Entry, target: int, count: Count, workers
     verify(store, entry, size, digest.hexdigest())
 
 
-def members(store: Store, pack: str, path: str, spans: Sequence[Span]) -> Iterator[bytes]:
-    """The bytes of each span of a pack; spans are in order of offset. Raises Missing, which names `path`."""
+def members(store: Store, pack: str, path: str, spans: Sequence[Span]) -> Generator[bytes, None, None]:
+    """The bytes of each span of a pack, in order of offset. To be closed. Raises Missing, which names `path`."""
     for run in _runs(spans):
         end = max(span.offset + span.size for span in run)
         with opened(store, pack, path, Span(run[0].offset, end - run[0].offset)) as source:

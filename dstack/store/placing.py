@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -122,9 +122,9 @@ class _Files:
                     if not self._stands(parents.of(step.base, step.parts), step):
                         wanted.setdefault(Span(step.entry.offset, step.entry.size), []).append(step)
             spans = sorted(wanted)
-            parts = fetching.members(self._store, pack.sha256, steps[0].entry.path, spans)
-            for span, data in zip(spans, parts, strict=True):
-                self._write(data, wanted[span], parents)
+            with closing(fetching.members(self._store, pack.sha256, steps[0].entry.path, spans)) as parts:
+                for span, data in zip(spans, parts, strict=True):
+                    self._write(data, wanted[span], parents)
 
     def _write(self, data: bytes, steps: Sequence[Step], parents: Parents) -> None:
         digest = hashlib.sha256(data).hexdigest()
