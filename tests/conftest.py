@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import network
+from tests import git_servers, network
 
 # Fixtures and hooks of the servers that tests start.
 pytest_plugins = ["tests.docker_engine", "tests.s3_server"]
@@ -45,9 +45,10 @@ def environment(folder: Path) -> dict[str, str]:
 
 def absent() -> dict[str, str]:
     """Markers whose tests can't run on this machine, and why. Under CI none: there they fail instead."""
-    if CI or shutil.which("git-lfs"):
+    if CI:
         return {}
-    return {"lfs": "git-lfs is not installed"}
+    lfs = {} if shutil.which("git-lfs") else {"lfs": "git-lfs is not installed"}
+    return lfs if git_servers.can_serve_ssh() else {**lfs, "sshd": "not root, or openssh-server is not installed"}
 
 
 def pytest_report_header() -> list[str]:

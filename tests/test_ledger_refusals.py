@@ -49,7 +49,7 @@ LASTING = [
     ),
     (
         (
-            "remote: This repository was archived so it is read-only.\nfatal: unable to access 'https://github.com/x/y/': "
+            "remote: This repository was archived so it is read-only.\nfatal: unable to access 'https://x/': "
             "The requested URL returned error: 403"
         ),
         "archived",
@@ -73,7 +73,7 @@ LASTING = [
     (
         (
             "remote: HTTP Basic: Access denied. The provided password or token is incorrect or your account has 2FA "
-            "enabled and you must use a personal access token instead of a password.\nfatal: Authentication failed for 'x'"
+            "enabled and you must use a personal access token.\nfatal: Authentication failed for 'x'"
         ),
         "token",
     ),
