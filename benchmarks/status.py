@@ -20,6 +20,7 @@ from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.submit import submit
 from dstack.model import runtext
 from dstack.model.runspec import Desired
+from dstack.model.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 RUNS = 500
@@ -51,7 +52,7 @@ def _repository(folder: Path) -> None:
 
 def _runs(folder: Path) -> None:
     session = open_session(folder)
-    seen = set_up(session, store=(folder.parent / "store").as_uri())
+    seen = set_up(session, wanted=Settings(store=(folder.parent / "store").as_uri()))
     prepared = prepare(session, Order(workflow="hello", overrides=(), options=RunOptions()), seen)
     ledger, reader = GitLedger(session.cache, runtext), Reader(session)
     for number in range(RUNS):

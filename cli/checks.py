@@ -3,7 +3,8 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from dstack.ledger.git import Context
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.push import RefUpdate
 from dstack.ledger.submit import refusal
-from dstack.model.errors import DstackError
+from dstack.model.errors import DstackError, Failed
 from dstack.store import heartbeats
 
 PROBE = "refs/dstack/probe/"
 LOCK_SECONDS = 60.0
+CLOCK_SECONDS = 60.0
 SHOWN = 5
 
 
@@ -79,16 +81,27 @@ def push_check(session: Session) -> Check:
 
 
 def store_check(seen: Seen) -> Check:
-    """The store is ours, and can be written to, read and cleaned."""
+    """The store is ours, can be written to, read, listed and cleaned, and its clock is about ours."""
+    odd = ""
 
     def look() -> str:
-        store, key = seen.store(), f"probe-{secrets.token_hex(8)}"
+        nonlocal odd
+        store, key = seen.store(), f"probes/{secrets.token_hex(8)}"
         store.put(key, key.encode())
-        store.get(key, limit=1024)
+        if store.get(key, limit=1024) != key.encode() or key not in {head.key for head in store.list("probes/")}:
+            msg = f"the store {seen.store_url} doesn't give back what was just put there: is a cache in between?"
+            raise Failed(msg)
+        if store.put(key, b"again", if_absent=True):
+            odd = "of two who write an object first, both win there (the server ignores If-None-Match)"
+        ahead = (store.now() - datetime.now(UTC)).total_seconds()
+        if abs(ahead) > CLOCK_SECONDS:
+            odd = f"its clock is {ahead:+.0f} s from this machine's: set them by NTP"
         store.delete(key)
         return f"{seen.store_url} can be read and written"
 
-    return guarded("store", look)
+    check = guarded("store", look)
+    worth_knowing = odd and check.result is Result.GOOD
+    return replace(check, result=Result.ODD, text=f"{check.text}, but {odd}") if worth_knowing else check
 
 
 def lock_check(remote: Path) -> Check:

@@ -15,14 +15,16 @@ from dstack.ledger.access import keep_credentials
 from dstack.ledger.address import parse_address
 from dstack.ledger.code import CodeRepository, find_code
 from dstack.ledger.remote import choose_remote
-from dstack.model.errors import Failed
+from dstack.model.errors import Failed, Invalid
+from dstack.model.settings import Settings
 from dstack.model.workflows import PATH
-from dstack.store.location import folder_of, open_store
+from dstack.store.location import check_url, open_store
 
 EXAMPLE = """\b
 Examples:
   dstack init
   dstack init --store file:///mnt/shared/dstack
+  dstack init --store s3://bucket/prefix --endpoint-url https://s3.example.org
   dstack init --remote https://git.example.org/state.git    # keep the state in a repository apart"""
 
 SAMPLE = """\
@@ -40,31 +42,55 @@ workflows:
 
 @click.command(epilog=EXAMPLE)
 @click.option(
-    "--store", metavar="URL", help="Where logs and artifacts go: file:///path. By default in your data folder."
+    "--store",
+    metavar="URL",
+    help="Where logs and artifacts go: file:///path or s3://bucket/prefix. By default in your data folder.",
 )
+@click.option("--endpoint-url", metavar="URL", help="The S3 server, where it isn't Amazon's: https://s3.example.org.")
+@click.option("--region", metavar="NAME", help="The region of the bucket.")
 @click.option(
     "--remote",
     metavar="NAME|URL|PATH",
     help="The state remote: a git remote's name, a URL, a path, or `.` for this one.",
 )
 @click.pass_obj
-def command(folder: Path, *, store: str | None, remote: str | None) -> None:
+def command(
+    folder: Path, *, store: str | None, endpoint_url: str | None, region: str | None, remote: str | None
+) -> None:
     """Set up a repository: id, store, access check, a sample workflow if there is none."""
-    if store:
-        folder_of(store)
+    wanted = _wanted(store, endpoint_url, region)
     code = find_code(folder)
     if remote:
         code = _choose_remote(code, remote, folder)
     session = open_session(folder, code)
-    seen = set_up(session, store=store)
-    if store and seen.settings.store != store:
-        open_store(store, seen.known_repository(), create=True)
-        seen = change_settings(session, lambda settings: replace(settings, store=store), f"Keep new runs in {store}")
+    seen = set_up(session, wanted=wanted)
+    if wanted and _moved(seen.settings, wanted) != seen.settings:
+        open_store(_moved(seen.settings, wanted).store_url or "", seen.known_repository(), create=True)
+        seen = change_settings(session, lambda settings: _moved(settings, wanted), f"Keep new runs in {store}")
     open_store(seen.store_url, seen.known_repository(), create=True)
     for check in (push_check(session), store_check(seen)):
         if check.result is Result.BAD:
             raise Failed(check.text)
     _report(session, seen)
+
+
+def _wanted(store: str | None, endpoint_url: str | None, region: str | None) -> Settings | None:
+    """What is asked for; None where no store is named. Raises Invalid."""
+    if not store:
+        if endpoint_url or region:
+            msg = "--endpoint-url and --region say where a bucket is: name it as well, --store s3://bucket/prefix"
+            raise Invalid(msg)
+        return None
+    wanted = Settings(store=store, endpoint_url=endpoint_url, region=region)
+    check_url(wanted.store_url or "")
+    return wanted
+
+
+def _moved(settings: Settings, wanted: Settings) -> Settings:
+    """Of the same store, what isn't said stays as it is."""
+    kept = settings if wanted.store == settings.store else wanted
+    endpoint_url, region = wanted.endpoint_url or kept.endpoint_url, wanted.region or kept.region
+    return replace(settings, store=wanted.store, endpoint_url=endpoint_url, region=region)
 
 
 def _choose_remote(code: CodeRepository, name: str, folder: Path) -> CodeRepository:

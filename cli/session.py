@@ -62,7 +62,7 @@ class Seen:
     @property
     def store_url(self) -> str:
         """Where new runs' bytes go."""
-        return self.settings.store or default_url(os.environ)
+        return self.settings.store_url or default_url(os.environ)
 
     def store(self, url: str | None = None) -> Store:
         """The store at `url` (of a run), else of the settings. Raises Failed where it isn't ours."""
@@ -93,7 +93,7 @@ def open_session(folder: Path, code: CodeRepository | None = None) -> Session:
     return Session(code=code, remote=remote, place=place, cache=cache)
 
 
-def set_up(session: Session, *, store: str | None = None) -> Seen:
+def set_up(session: Session, *, wanted: Settings | None = None) -> Seen:
     """Give the remote an id, and a store for all to use, where it has none; create this machine's own default store."""
     from dstack.ledger.submit import create_repository  # noqa: PLC0415 (only the first command of a repository needs it)
 
@@ -101,10 +101,10 @@ def set_up(session: Session, *, store: str | None = None) -> Seen:
     if seen.repository is None:
         import secrets  # noqa: PLC0415 (likewise)
 
-        url, repository = store or default_url(os.environ), secrets.token_hex(16)
-        config = settings_text(Settings(store=url)).encode()
+        settings, repository = wanted or Settings(store=default_url(os.environ)), secrets.token_hex(16)
+        config = settings_text(settings).encode()
         if create_repository(session.cache, repository, config) == repository:
-            open_store(url, repository, create=True)
+            open_store(settings.store_url or default_url(os.environ), repository, create=True)
         seen = session.poll()
     if seen.settings.store is None:
         open_store(seen.store_url, seen.known_repository(), create=True)

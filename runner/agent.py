@@ -193,7 +193,7 @@ class Agent:
         judged = self._mail.registered or self._mail.standing.step is Step.WRITE
         if self._mail.seen is None or not judged:
             return None
-        return self._mail.settings.store or self._profile.store
+        return self._mail.settings.store_url or self._profile.store
 
     def _state(self) -> RunnerState:
         """What to announce. `gone` only where nothing is left in hand."""

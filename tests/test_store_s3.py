@@ -226,6 +226,8 @@ def ill() -> Iterator[Callable[..., str]]:
 
     def start(status: int, code: str, *, headers: dict[str, str] | None = None, only: str = "Host") -> str:
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length", 0)))
                 wrong = only in self.headers
@@ -243,7 +245,7 @@ def ill() -> Iterator[Callable[..., str]]:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         servers.append(server)
         return f"s3://bucket/p?endpoint_url=http://127.0.0.1:{server.server_port}"
 

@@ -8,6 +8,7 @@ from dstack.model.codec import Value, convert
 from dstack.model.document import Mapping, Node, Scalar, parse_document
 from dstack.model.errors import Invalid
 from dstack.model.problems import Problems
+from dstack.model.s3_place import OPTIONS, store_url
 from dstack.model.yaml_text import yaml_text
 
 CONFIG_LIMIT = 256 * 1024
@@ -15,11 +16,25 @@ PLACE = "config.yaml on the branch dstack/config"
 
 
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`store`: a URL. `lease` in seconds. `throttle`: the remote is pushed to as rarely as a forge."""
+    """`store`: a URL. `lease` in seconds. `throttle`: the remote is pushed to as rarely as a forge.
+
+    The others say how an S3 store is reached and written (s3_place).
+    """
 
     store: str | None = None
     lease: float = 60.0
     throttle: Literal["forge"] | None = None
+    endpoint_url: str | None = None
+    region: str | None = None
+    addressing: str | None = None
+    encryption: str | None = None
+    kms_key: str | None = None
+    storage_class: str | None = None
+
+    @property
+    def store_url(self) -> str | None:
+        """The store's whole URL, with all that says how it is reached: that is what a run keeps."""
+        return self.store and store_url(self.store, {name: getattr(self, name) for name in OPTIONS})
 
 
 def parse_settings(text: bytes | None) -> Settings:
