@@ -41,3 +41,25 @@ def read_frame(file: BinaryIO) -> Frame | None:
         file.seek(start)
         return None
     return Frame(stream, at, data)
+
+
+def read_frames(file: BinaryIO) -> list[Frame]:
+    """The next whole frames, up to a MiB of them; none where there is none yet. Raises ValueError on garbage."""
+    start = file.tell()
+    data = file.read(MAX_FRAME + HEADER.size)
+    found: list[Frame] = []
+    position = 0
+    while len(data) - position >= HEADER.size:
+        stream, at, length = HEADER.unpack_from(data, position)
+        if stream not in (STDOUT, STDERR, SYSTEM) or length > MAX_FRAME:
+            if not found:
+                msg = f"no frame at byte {start}"
+                raise ValueError(msg)
+            break
+        end = position + HEADER.size + length
+        if end > len(data):
+            break
+        found.append(Frame(stream, at, data[position + HEADER.size : end]))
+        position = end
+    file.seek(start + position)
+    return found

@@ -1,11 +1,11 @@
-"""Ships the logs of all attempts in hand: a thread that looks at their output a few times a second."""
+"""Ships the logs of all attempts in hand: a thread for each, so that a put that hangs holds up no other log."""
 
 import threading
 from collections.abc import Callable
 
 from runner.shipment import Shipment
 
-TICK_SECONDS = 0.2
+TICK_SECONDS = 0.1
 
 
 class LogShip:
@@ -14,31 +14,42 @@ class LogShip:
     def __init__(self, ticks: Callable[[], float]) -> None:
         """`ticks`: the monotonic clock."""
         self._ticks = ticks
+        self._lock = threading.Lock()
         self._shipments: dict[str, Shipment] = {}
+        self._dropped: dict[str, threading.Event] = {}
+        self._started = False
         self._stop = threading.Event()
-        self._some = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="logship", daemon=True)
 
     def start(self) -> None:
         """Begin to tick."""
-        self._thread.start()
+        with self._lock:
+            self._started = True
+            for key in self._shipments:
+                self._begin(key)
 
     def stop(self) -> None:
         """Tick no more. What is not sent is in the files; a put that hangs isn't waited for."""
-        self._stop.set()
-        self._some.set()
+        with self._lock:
+            self._stop.set()
+            for dropped in self._dropped.values():
+                dropped.set()
 
     def add(self, key: str, make: Callable[[], Shipment]) -> Shipment:
         """The shipment of an attempt, made where it is new."""
-        shipment = self._shipments.get(key)
-        if shipment is None:
-            shipment = self._shipments[key] = make()
-            self._some.set()
-        return shipment
+        with self._lock:
+            shipment = self._shipments.get(key)
+            if shipment is None:
+                shipment = self._shipments[key] = make()
+                if self._started and not self._stop.is_set():
+                    self._begin(key)
+            return shipment
 
     def drop(self, key: str) -> None:
         """Forget an attempt."""
-        self._shipments.pop(key, None)
+        with self._lock:
+            self._shipments.pop(key, None)
+            if dropped := self._dropped.pop(key, None):
+                dropped.set()
 
     def tick(self) -> None:
         """Send what is due of every log."""
@@ -46,9 +57,12 @@ class LogShip:
             if not self._stop.is_set():
                 shipment.tick(self._ticks())
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            self._some.wait()
-            self._some.clear()
-            while self._shipments and not self._stop.wait(TICK_SECONDS):
-                self.tick()
+    def _begin(self, key: str) -> None:
+        shipment, dropped = self._shipments[key], threading.Event()
+        self._dropped[key] = dropped
+
+        def run() -> None:
+            while not shipment.ended and not dropped.wait(TICK_SECONDS):
+                shipment.tick(self._ticks())
+
+        threading.Thread(target=run, name=f"log-{key}", daemon=True).start()

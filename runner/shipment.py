@@ -3,17 +3,19 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from dstack.model.errors import DstackError
-from dstack.store.chunk import Record
+from dstack.store.chunk import Record, behind
 from dstack.store.log_writer import LogWriter, flush_after
 from runner.facts import pause
-from runner.frames import SYSTEM, Frame, pack, read_frame
+from runner.frames import SYSTEM, Frame, pack, read_frames
 
 LOG = logging.getLogger(__name__)
+
+Piece = tuple[int, float, bytes]
 
 
 def say(output: Path, text: str, at: float) -> None:
@@ -50,6 +52,11 @@ class Shipment:
         self._damaged = False
         self._ended = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left for `tick` to do."""
+        return self._ended
+
     def tick(self, now: float) -> None:
         """Send what is due. Trouble is logged, and tried again later: the file keeps everything."""
         with self._lock:
@@ -73,23 +80,24 @@ class Shipment:
             writer = self._opened()
             if not writer.closed:
                 while self._read(writer):
-                    writer.flush()
+                    writer.flush_full()
                 if not self._ended:
-                    writer.append([(SYSTEM, at, f"dstack: {line}\n".encode()) for line in last_words])
+                    words = [(SYSTEM, at, f"dstack: {line}\n".encode()) for line in last_words]
+                    writer.append(self._unknown(words))
                     self._ended = True
                 writer.close()
             return writer.size
 
     def _ship(self, now: float) -> None:
-        if self._waiting_since is None and not self._has_grown():
+        if not (self._writer and self._writer.buffered) and not self._has_grown():
             return
         writer = self._opened()
-        while not writer.closed:
-            full = self._read(writer)
-            if writer.buffered and self._waiting_since is None:
-                self._waiting_since = now
-            if not full and not self._is_due(writer, now):
-                return
+        while not writer.closed and self._read(writer):
+            writer.flush_full()
+            self._waiting_since = None
+        if writer.buffered and self._waiting_since is None:
+            self._waiting_since = now
+        if self._is_due(writer, now):
             writer.flush()
             self._waiting_since = None
 
@@ -114,29 +122,27 @@ class Shipment:
         """Take what there is, up to what one chunk holds; whether there may be more."""
         if not self._has_grown():
             return False
-        with self._output.open("rb") as file:
+        with self._output.open("rb", buffering=0) as file:
             file.seek(self._position)
-            for record in self._records(file):
-                writer.append([record])
+            while frames := self._next(file):
+                writer.append(self._unknown(frames))
+                self._position = file.tell()
                 if writer.full:
                     return True
         return False
 
-    def _records(self, file: BinaryIO) -> Iterator[Record]:
+    def _unknown(self, pieces: Sequence[Piece]) -> list[Record]:
         """What follows the bytes that the store has already."""
-        while frame := self._next(file):
-            self._position = file.tell()
-            known = min(self._skip, len(frame.data))
-            self._skip -= known
-            if known < len(frame.data):
-                yield Record(frame.stream, frame.at, frame.data[known:])
+        unknown = list(behind(pieces, self._skip)) if self._skip else [Record(*piece) for piece in pieces]
+        self._skip = max(0, self._skip - sum(len(data) for _, _, data in pieces))
+        return unknown
 
-    def _next(self, file: BinaryIO) -> Frame | None:
+    def _next(self, file: BinaryIO) -> list[Frame]:
         if self._damaged:
-            return None
+            return []
         try:
-            return read_frame(file)
+            return read_frames(file)
         except ValueError as error:
             LOG.error("%s is damaged, its rest is lost: %s", self._output, error)  # noqa: TRY400 (nothing of ours failed)
             self._damaged = True
-            return None
+            return []

@@ -1,5 +1,6 @@
 """A log on its way to the store: whatever is interrupted, nothing is lost, doubled, or kept in memory."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from dstack.model.errors import Unavailable
 from dstack.store.log_reader import LogReader
 from dstack.store.log_writer import LogWriter
 from dstack.store.memory import MemoryStore
+from dstack.store.store import Sent, Source, unwatched
 from runner.frames import STDERR, STDOUT, SYSTEM, Frame, pack
+from runner.logship import LogShip
 from runner.shipment import Shipment, say
+from tests.attempts import until
 
 PREFIX = "logs/fast-rabbit-1.5ab98f2089ae/0123456789ab/1"
 
@@ -116,6 +120,66 @@ def test_dstack_says_its_own_before_the_commands_do(desk: Desk) -> None:
     desk.write(b"hello\n")
     desk.shipment.close([], 1.0)
     assert desk.read()[0] == b"dstack: the remote is away\nhello\n"
+
+
+def test_what_could_not_be_sent_is_sent_though_nothing_more_is_written(desk: Desk) -> None:
+    for _ in range(3):
+        desk.write(b"x" * 1_000_000)
+    desk.away = True
+    desk.shipment.tick(0.0)
+    desk.away = False
+    desk.shipment.tick(100.0)
+    desk.shipment.tick(200.0)
+    assert desk.read()[0] == b"x" * 3_000_000
+
+
+def test_many_short_pieces_make_few_and_whole_chunks(desk: Desk) -> None:
+    piece = pack(Frame(STDOUT, 1_700_000_000.0, b"step 12 of 3000: loss 0.123\n"))
+    desk.output.write_bytes(piece * 100_000)
+    desk.shipment.tick(0.0)
+    desk.shipment.tick(1.0)
+    assert desk.read()[0] == b"step 12 of 3000: loss 0.123\n" * 100_000
+    assert len(list(desk.store.list(f"{PREFIX}/"))) == 3
+
+
+def test_last_words_that_came_half_are_not_said_twice(desk: Desk) -> None:
+    desk.write(b"a\n")
+    writer = LogWriter.resume(desk.store, PREFIX)
+    writer.append([(STDOUT, 1.0, b"a\n"), (SYSTEM, 1.0, b"dstack: sto")])
+    writer.flush()
+    desk.shipment.close(["stopped"], 2.0)
+    assert desk.read() == (b"a\ndstack: stopped\n", True)
+
+
+def test_a_put_that_hangs_holds_up_no_other_log(tmp_path: Path) -> None:
+    released = threading.Event()
+
+    class Hanging(MemoryStore):
+        def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
+            assert released.wait(60)
+            return super().put(key, data, if_absent=if_absent, sent=sent)
+
+    good, bad = MemoryStore(), Hanging()
+    ship = LogShip(lambda: 1000.0)
+    for number in range(20):
+        output = tmp_path / str(number)
+        output.write_bytes(pack(Frame(STDOUT, 1.0, b"x" * 1_000_000)) * 2)
+        store = bad if number < 19 else good
+        ship.add(
+            output.name,
+            lambda output=output, store=store: Shipment(  # type: ignore[misc]
+                output, lambda: LogWriter.resume(store, f"{PREFIX}-{output.name}"), began=0.0
+            ),
+        )
+    ship.start()
+    try:
+        until(lambda: len(list(good.list(f"{PREFIX}-19/"))) > 0)
+        assert not list(bad.list(f"{PREFIX}-0/"))
+        released.set()
+        until(lambda: all(list(bad.list(f"{PREFIX}-{number}/")) for number in range(19)))
+    finally:
+        released.set()
+        ship.stop()
 
 
 @given(st.lists(st.tuples(st.sampled_from([STDOUT, STDERR, SYSTEM]), st.binary(max_size=40)), max_size=20), st.data())

@@ -1,11 +1,13 @@
+import threading
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import strategies as st
 
 from dstack.model import keys
-from dstack.store.chunk import CHUNK_BYTES, CHUNK_LIMIT, SYSTEM, Record, pack
-from dstack.store.log_reader import LISTING_EVERY, LogReader
+from dstack.model.errors import Unavailable
+from dstack.store.chunk import CHUNK_BYTES, CHUNK_LIMIT, SYSTEM, Record, pack, seq_of
+from dstack.store.log_reader import AHEAD, LISTING_EVERY, LogReader
 from dstack.store.log_writer import LogWriter
 from dstack.store.memory import MemoryStore
 from dstack.store.store import Store
@@ -121,3 +123,53 @@ def test_a_large_log_comes_in_bounded_batches() -> None:
         sizes.append(len(output(reader.poll().records)))
     assert sum(sizes) == 20 * CHUNK_BYTES
     assert max(sizes) <= 9 * CHUNK_BYTES
+
+
+def test_a_store_that_goes_away_in_the_middle_costs_no_line() -> None:
+    class Flaky(MemoryStore):
+        """Answers one of three."""
+
+        asked = 0
+
+        def get(self, key: str, *, limit: int) -> bytes | None:
+            self.asked += 1
+            if self.asked % 3:
+                msg = "away"
+                raise Unavailable(msg)
+            return super().get(key, limit=limit)
+
+    parts = [b"%d\n" % number for number in range(50)]
+    store, read = Flaky(), b""
+    writer = LogWriter(store, PREFIX)
+    for part in parts:
+        writer.append([(1, 1.0, part)])
+        writer.flush()
+    writer.close()
+    reader, failures = LogReader(store, PREFIX), 0
+    while not reader.closed:
+        try:
+            read += output(reader.poll(whole=True).records)
+        except Unavailable:
+            failures += 1
+    assert read == b"".join(parts)
+    assert failures
+
+
+def test_of_a_log_that_is_there_many_chunks_are_fetched_at_once() -> None:
+    waiting, together = threading.Barrier(AHEAD), []
+
+    class Together(MemoryStore):
+        def get(self, key: str, *, limit: int) -> bytes | None:
+            if AHEAD <= (seq_of(key) or 0) < 2 * AHEAD:
+                waiting.wait(20)
+                together.append(key)
+            return super().get(key, limit=limit)
+
+    store = Together()
+    writer = LogWriter(store, PREFIX)
+    for number in range(3 * AHEAD):
+        writer.append([(1, 1.0, b"%d\n" % number)])
+        writer.flush()
+    writer.close()
+    assert whole(store) == (b"".join(b"%d\n" % number for number in range(3 * AHEAD)), True)
+    assert len(together) == AHEAD

@@ -28,34 +28,46 @@ class Line(NamedTuple):
         return datetime.fromtimestamp(self.at, UTC)
 
 
+class _Begun:
+    """A line whose end has not come. Its pieces are joined once: a progress bar writes thousands of them."""
+
+    def __init__(self, stream: int, at: float) -> None:
+        self.stream, self.at = stream, at
+        self.size = 0
+        self._pieces: list[bytes] = []
+
+    def add(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self.size += len(data)
+
+    def line(self, data: bytes = b"") -> Line:
+        return Line(self.stream, self.at, b"".join((*self._pieces, data)))
+
+
 class Lines:
     """Puts lines together from records as they come; the streams may write in between each other."""
 
     def __init__(self) -> None:
         """Nothing has come yet."""
-        self._open: dict[int, Line] = {}
+        self._open: dict[int, _Begun] = {}
 
     def feed(self, records: Iterable[Record]) -> Iterator[Line]:
         """The lines that are complete now. One that is too long comes in parts."""
         for stream, at, data in records:
             *ended, rest = data.split(b"\n")
             for piece in ended:
-                yield self._joined(stream, at, piece)
+                begun = self._open.pop(stream, None) if self._open else None
+                yield Line(stream, at, piece) if begun is None else begun.line(piece)
             if rest:
-                line = self._joined(stream, at, rest)
-                if len(line.data) > LONGEST_LINE:
-                    yield line
-                else:
-                    self._open[stream] = line
+                begun = self._open.setdefault(stream, _Begun(stream, at))
+                begun.add(rest)
+                if begun.size > LONGEST_LINE:
+                    yield self._open.pop(stream).line()
 
     def rest(self) -> Iterator[Line]:
         """At the end: what came without a newline."""
-        yield from sorted(self._open.values(), key=lambda line: line.at)
+        yield from sorted((begun.line() for begun in self._open.values()), key=lambda line: line.at)
         self._open.clear()
-
-    def _joined(self, stream: int, at: float, data: bytes) -> Line:
-        begun = self._open.pop(stream, None)
-        return Line(stream, at, data) if begun is None else begun._replace(data=begun.data + data)
 
 
 def lines(records: Iterable[Record]) -> Iterator[Line]:

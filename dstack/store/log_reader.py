@@ -1,15 +1,18 @@
-"""Reads the log of one attempt while it grows, one look at the next chunk a poll; gaps are made visible."""
+"""Reads the log of one attempt while it grows: the next chunk a poll, several at once where there are many."""
 
 from typing import NamedTuple
 
 from dstack.model import keys
-from dstack.model.errors import Invalid
+from dstack.model.errors import DstackError, Invalid
+from dstack.store import parallel
 from dstack.store.chunk import CHUNK_LIMIT, SYSTEM, Record, seq_of, unpack
 from dstack.store.store import Store
 
 POLL_BYTES = 8 * 1024 * 1024
 # How often it is asked, where the next chunk is absent, whether later ones are there.
 LISTING_EVERY = 10
+# So many chunks are fetched at once, of a log that is far ahead of its reader.
+AHEAD = 8
 
 
 class Batch(NamedTuple):
@@ -30,29 +33,60 @@ class LogReader:
         self._offset = 0 if seq == 0 else None
         self._at = 0.0
         self._misses = 0
+        self._width = 0
         self.closed = False
 
     def poll(self, *, whole: bool = False) -> Batch:
         """What is new; at most some MiB a call, so call again at once while it gives records. The caller sleeps.
 
-        `whole`: look now for what lies behind a missing chunk, where nobody will poll again. Raises as a store.
+        `whole`: look now for what lies behind a missing chunk, where nobody will poll again. Raises as a store, but not
+        before it has given what it has.
         """
         found: list[Record] = []
-        size = 0
-        while not self.closed and size < POLL_BYTES:
-            records = self._next(whole=whole)
-            if records is None:
-                break
-            found += records
-            size += sum(len(record.data) for record in records)
+        try:
+            while not self.closed and sum(len(record.data) for record in found) < POLL_BYTES:
+                if not self._look(found, whole=whole):
+                    break
+        except DstackError:
+            if not found:
+                raise
         return Batch(tuple(found), self.closed)
 
-    def _next(self, *, whole: bool) -> list[Record] | None:
-        try:
-            data = self._store.get(keys.chunk(self._prefix, self._seq), limit=CHUNK_LIMIT)
-            if data is None:
+    def _look(self, found: list[Record], *, whole: bool) -> bool:
+        """Add what comes next; whether there may be more."""
+        for answer in self._fetched(range(self._seq, self._seq + max(1, self._width))):
+            if answer is None:
+                self._width = 0
                 return self._skip(whole=whole)
-            chunk = unpack(data, self._seq)
+            if isinstance(answer, DstackError) and not isinstance(answer, Invalid):
+                self._width = 0
+                raise answer
+            found += self._taken(answer)
+            if self.closed:
+                return False
+        # The second is asked for alone: mostly there is none, and a reader that waits asks for no more than it must.
+        self._width = min(max(1, 2 * self._width), AHEAD)
+        return True
+
+    def _fetched(self, seqs: range) -> list[bytes | DstackError | None]:
+        """The objects, in order, each with its own error."""
+        answers: dict[int, bytes | DstackError | None] = {}
+
+        def fetch(seq: int) -> None:
+            try:
+                answers[seq] = self._store.get(keys.chunk(self._prefix, seq), limit=CHUNK_LIMIT)
+            except DstackError as error:
+                answers[seq] = error
+
+        parallel.each(seqs, fetch, width=len(seqs))
+        return [answers[seq] for seq in seqs]
+
+    def _taken(self, answer: bytes | DstackError) -> list[Record]:
+        """The records of the chunk that comes next, or what is wrong with it."""
+        try:
+            if isinstance(answer, DstackError):
+                raise answer
+            chunk = unpack(answer, self._seq)
         except Invalid as error:
             told = self._told(f"part {self._seq} of this log can't be read: {error}")
             self._seq += 1
@@ -72,18 +106,18 @@ class LogReader:
         text = f"{lost} bytes of this log are missing" if lost > 0 else f"{-lost} bytes of this log come twice"
         return self._told(f"{text} before part {self._seq}")
 
-    def _skip(self, *, whole: bool) -> list[Record] | None:
+    def _skip(self, *, whole: bool) -> bool:
         """A chunk is absent: not yet written, unless there are later ones. Their offsets tell how much is lost."""
         self._misses += 1
         if not whole and self._misses % LISTING_EVERY:
-            return None
+            return False
         after = keys.chunk(self._prefix, self._seq - 1) if self._seq else ""
         later = (seq_of(head.key) for head in self._store.list(f"{self._prefix}/", after=after))
         first = next((seq for seq in later if seq is not None), None)
         if first is None:
-            return None
+            return False
         self._seq = first
-        return []
+        return True
 
     def _told(self, text: str) -> list[Record]:
         return [Record(SYSTEM, self._at, f"[dstack: {text}]\n".encode())]

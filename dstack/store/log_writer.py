@@ -10,7 +10,7 @@ from dstack.model.errors import Invalid
 from dstack.store.chunk import CHUNK_BYTES, CHUNK_LIMIT, CHUNK_RECORDS, Header, Record, joined, pack, seq_of, unpack
 from dstack.store.store import Store
 
-QUICK_SECONDS = 0.5
+QUICK_SECONDS = 0.3
 STEADY_SECONDS = 60.0
 SLOWEST_SECONDS = 30.0
 
@@ -87,6 +87,11 @@ class LogWriter:
         while self._pending is not None or self._records:
             self._put(closing=False)
 
+    def flush_full(self) -> None:
+        """Store whole chunks; a rest that fills none is kept. Raises what the store raises."""
+        while self._pending is not None or self.full:
+            self._put(closing=False)
+
     def close(self) -> None:
         """Store the rest, and that this is all. Does nothing when closed already."""
         while not self.closed:
@@ -105,9 +110,13 @@ class LogWriter:
     def _cut(self, *, closing: bool) -> _Pending:
         taken: list[Record] = []
         size = 0
-        while self._records and len(taken) < CHUNK_RECORDS and size + len(self._records[0].data) <= CHUNK_BYTES:
-            taken.append(self._records.popleft())
-            size += len(taken[-1].data)
+        while self._records and len(taken) < CHUNK_RECORDS and size < CHUNK_BYTES:
+            stream, at, data = self._records.popleft()
+            fits, rest = data[: CHUNK_BYTES - size], data[CHUNK_BYTES - size :]
+            if rest:
+                self._records.appendleft(Record(stream, at, rest))
+            taken.append(Record(stream, at, fits))
+            size += len(fits)
         last = closing and not self._records
         return _Pending(pack(self.seq, self.offset, taken, closing=last), size, last)
 
