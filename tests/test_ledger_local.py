@@ -1,17 +1,25 @@
 """A remote on this machine is polled by reading its files: what a fetch would tell, and nothing missed."""
 
+import re
+import shutil
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dstack.ledger import git
 from dstack.ledger.cache import Cache
-from dstack.ledger.localrefs import LocalRefs
+from dstack.ledger.gitledger import GitLedger
+from dstack.ledger.localrefs import MALFORMED, LocalRefs
 from dstack.ledger.push import RefUpdate
+from dstack.ledger.submit import refusal
+from dstack.ledger.waking import Loop
 from dstack.model import refs
 from dstack.model.codec import blob_id
 from dstack.model.errors import Unavailable
+from dstack.model.observation import BrokenRun, DeleteRef, Outcome
 from tests.repositories import bare, sh
 
 NOTE = "refs/notes/dstack/fast-rabbit-1.0123456789ab/controller"
@@ -118,6 +126,88 @@ def test_what_only_git_can_read_is_fetched(remote: Path, tmp_path: Path) -> None
     sh(remote, "symbolic-ref", "refs/heads/dstack/runs/other-1", BRANCH)
     assert LocalRefs(remote).read() is None
     assert cache.poll() == {BRANCH: oid, "refs/heads/dstack/runs/other-1": oid}
+
+
+@pytest.mark.parametrize("text", ["", "half an id", "0123", "f" * 39, "\0" * 41])
+def test_a_malformed_ref_stands_in_nobody_elses_way(remote: Path, tmp_path: Path, text: str) -> None:
+    """As a power cut leaves it: told, not taken for deleted, not moved; everything else goes on."""
+    cache = Cache(tmp_path / "cache", str(remote))
+    cache.push([RefUpdate(refs.runner("otter"), None, oid := commit(cache, "x"))], atomic=True)
+    broken = refs.run_branch("lost-run-1")
+    (remote / broken).parent.mkdir(parents=True)
+    (remote / broken).write_text(text)
+    ledger = GitLedger(cache)
+    seen = ledger.observe()
+    assert seen.refs == {refs.runner("otter"): oid, broken: MALFORMED}
+    assert isinstance(seen.runs["lost-run-1"], BrokenRun)
+    assert any(broken in problem and "holds no object" in problem for problem in seen.problems)
+    moved = ledger.commit([DeleteRef(ref=broken)], seen, atomic=True)
+    assert moved.outcomes == {broken: Outcome.REFUSED}
+    assert "restore it" in moved.reasons[broken]
+    other = sh(remote, "commit-tree", "-m", "y", sh(remote, "rev-parse", f"{oid}^{{tree}}"))
+    # git itself takes no push over a broken ref: said in words that name it.
+    refused = cache.push([RefUpdate(refs.runner("otter"), oid, other)], atomic=True)
+    assert re.search(rf"the file of a ref.*{broken}", str(refusal(refused, str(remote))))
+    (remote / refs.runner("otter")).write_text(f"{other}\n")
+    assert ledger.observe().refs[refs.runner("otter")] == other
+    (remote / broken).unlink()
+    assert broken not in ledger.observe().refs
+    assert cache.push([RefUpdate(refs.runner("otter"), other, oid)], atomic=True).won
+
+
+def test_a_ref_whose_object_is_missing_stands_in_nobody_elses_way(remote: Path, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", str(remote))
+    broken = refs.run_branch("lost-run-1")
+    (remote / broken).parent.mkdir(parents=True)
+    (remote / broken).write_text("1" * 40 + "\n")
+    ledger = GitLedger(cache)
+    assert isinstance(ledger.observe().runs["lost-run-1"], BrokenRun)
+    oid = sh(remote, "commit-tree", "-m", "x", sh(remote, "hash-object", "-t", "tree", "-w", "/dev/null"))
+    sh(remote, "update-ref", refs.runner("otter"), oid)
+    seen = ledger.observe()
+    assert seen.refs[refs.runner("otter")] == oid
+    assert isinstance(seen.runs["lost-run-1"], BrokenRun)
+
+
+def test_a_watched_remote_may_come_later_and_be_made_anew(tmp_path: Path) -> None:
+    remote, steps = tmp_path / "remote.git", 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    loop = Loop(step, name="test", poll=600.0, watched=remote)
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        for text in ("first", "second"):
+            bare(remote)
+            _until_quiet(lambda: steps)
+            before = steps
+            cache = Cache(tmp_path / text, str(remote))
+            cache.push([RefUpdate(NOTE, None, commit(cache, text))], atomic=True)
+            _until(lambda: steps > before)  # noqa: B023 (it is called here)
+            shutil.rmtree(remote)
+            _until_quiet(lambda: steps)
+    finally:
+        loop.stop()
+        thread.join()
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20.0
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.02)
+
+
+def _until_quiet(count: Callable[[], int]) -> None:
+    """Until nothing was counted for longer than a watcher needs to look again."""
+    while True:
+        before = count()
+        time.sleep(0.7)
+        if count() == before:
+            return
 
 
 def test_packed_refs_are_seen(remote: Path, tmp_path: Path) -> None:

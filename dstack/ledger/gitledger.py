@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from dstack.ledger import notes, records, runs
 from dstack.ledger.cache import Cache
+from dstack.ledger.localrefs import MALFORMED
 from dstack.ledger.notes import NotesReader
 from dstack.ledger.objects import Damaged
 from dstack.ledger.push import RefUpdate
@@ -32,6 +33,8 @@ from dstack.model.pool import Registration
 from dstack.model.refs import RunKey
 
 V = TypeVar("V")
+
+_MALFORMED = "its file in the state remote holds no object's id: restore it from a copy, or remove it"
 
 NOTHING_SEEN = Observation(refs={}, repository=None, config=None, runs={}, notes={}, assignments={}, runners={})
 
@@ -74,6 +77,9 @@ class GitLedger:
         built: dict[str, str | None] = {}
         refused: dict[str, str] = {}
         for change in changes:
+            if seen.refs.get(change.ref) == MALFORMED:
+                refused[change.ref] = f"{change.ref}: {_MALFORMED}"
+                continue
             try:
                 built[change.ref] = self._build(change, seen, built.get(change.ref, seen.refs.get(change.ref)))
             except (Invalid, Damaged) as error:
@@ -146,17 +152,23 @@ class GitLedger:
         """Bring one ref up to date in `draft`."""
         draft.problems.pop(ref, None)
         try:
-            problem = self._read(draft, ref, oid)
+            problem = self._read(draft, ref, oid) if oid != MALFORMED else self._broken(draft, ref, oid, _MALFORMED)
         except Invalid as error:
             self._read(draft, ref, None)
             problem = str(error)
         except Damaged as error:
             if not lenient:
                 raise
-            self._read(draft, ref, None)
-            problem = str(error)
+            problem = self._broken(draft, ref, oid or "", str(error))
         if problem:
             draft.problems[ref] = f"{ref}: {problem}"
+
+    def _broken(self, draft: _Draft, ref: str, oid: str, problem: str) -> str:
+        """What can't be read counts for nothing, but a run is not gone because its branch is broken."""
+        self._read(draft, ref, None)
+        if run := refs.parse_run_branch(ref):
+            draft.runs[run] = BrokenRun(name=run, tip=oid, problem=problem)
+        return problem
 
     def _read(self, draft: _Draft, ref: str, oid: str | None) -> str:
         """Read what the ref holds (None: it is gone) into `draft`. What is broken is returned, or raised as Invalid."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from dstack.model import refs
 
 _OID = re.compile(r"[0-9a-f]{40}\n?")
+# Stands for the id of a ref whose file holds none: a crash, or somebody's editor. It is not gone, and not to be moved.
+MALFORMED = "0" * 40
 _UNPOLLED = "refs/dstack/snapshots"
 # A file's time, inode and size tell that it has changed; nobody's clock is that fine for ever, so look again (seconds).
 _TRUSTED = 3.0
@@ -32,7 +34,10 @@ class LocalRefs:
         self._read_at = -_TRUSTED
 
     def read(self) -> dict[str, str] | None:
-        """Every polled ref with its id; None where only git can tell: no repository, other formats, symbolic refs."""
+        """Every polled ref with its id; None where only git can tell: no repository, other formats, symbolic refs.
+
+        A ref whose file is malformed has the id MALFORMED; it stands in nobody else's way.
+        """
         if not (self._path / "HEAD").is_file() or (self._path / "reftable").exists():
             return None
         if time.monotonic() >= self._read_at + _TRUSTED:
@@ -40,9 +45,9 @@ class LocalRefs:
         # Loose before packed: one that is packed meanwhile is then found there.
         self._loose = dict(self._read_loose())
         loose = {name: oid for name, (_, oid) in self._loose.items()}
-        if not all(map(_OID.fullmatch, loose.values())):
+        if any(text.startswith("ref:") for text in loose.values()):
             return None
-        return {**self._read_packed(), **{name: oid.strip() for name, oid in loose.items()}}
+        return {**self._read_packed(), **{name: _oid(text) for name, text in loose.items()}}
 
     def _read_loose(self) -> Iterator[tuple[str, tuple[_Mark, str]]]:
         for folder in _FOLDERS:
@@ -63,6 +68,10 @@ class LocalRefs:
             if mark != self._packed[0]:
                 self._packed = (mark, _parse_packed(_text(file) or ""))
         return self._packed[1]
+
+
+def _oid(text: str) -> str:
+    return text.strip() if _OID.fullmatch(text) else MALFORMED
 
 
 def _walk(root: str, folder: str) -> Iterator[tuple[str, _Mark]]:

@@ -79,10 +79,26 @@ class Loop:
         )
 
     def _watch(self) -> None:
-        if self._watched is None or not (self._watched / "refs").is_dir():
-            return
+        """For as long as the loop runs, also over the time when the folder isn't there, or is another one."""
+        while self._watched is not None and not self._stop.is_set():
+            refs = self._watched / "refs"
+            mark = _mark(refs)
+            if mark is None:
+                self._stop.wait(CHECK_STOP_MS / 1000)
+                continue
+            try:
+                self._watch_one(refs, mark)
+            except (OSError, RuntimeError) as error:
+                LOG.log(
+                    logging.DEBUG if _mark(refs) != mark else logging.WARNING, "watching %s failed: %s", refs, error
+                )
+                self._stop.wait(CHECK_STOP_MS / 1000)
+            self.wake()
+
+    def _watch_one(self, refs: Path, mark: tuple[int, int]) -> None:
+        """Until it is another folder, or gone."""
         changes = watch(
-            self._watched / "refs",
+            refs,
             watch_filter=None,
             debounce=WATCH_DEBOUNCE_MS,
             step=WATCH_STEP_MS,
@@ -91,9 +107,17 @@ class Loop:
             stop_event=self._stop,
             raise_interrupt=False,
         )
-        try:
-            for change in changes:
-                if change:
-                    self.wake()
-        except (OSError, RuntimeError):
-            LOG.exception("watching %s failed; polling goes on", self._watched)
+        for change in changes:
+            if change:
+                self.wake()
+            if _mark(refs) != mark:
+                return
+
+
+def _mark(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from another one of its name."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino)
