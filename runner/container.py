@@ -1,19 +1,22 @@
 """The Docker executor: a container per attempt, whose name is the attempt's lock, and which outlives the runner."""
 
+import errno
 import logging
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.job import Reason
-from runner import handover, image, processes, recipe, script
+from runner import handover, image, processes, pulling, recipe, script
 from runner.engine import Engine
 from runner.engine_values import Container, Refused, State
-from runner.executor import Exit, Launch, Signal, StartFailed
+from runner.executor import OUTPUT, Exit, Launch, Signal, StartFailed
 from runner.following import Following
+from runner.shipment import say
 from runner.streams import Stream
 from runner.unpack import unpack
 
@@ -29,15 +32,26 @@ class DockerExecutor:
 
     name = "docker"
 
-    def __init__(self, wake: Callable[[], None], *, instance: str, base_url: str | None = None) -> None:
-        """Connect; `base_url` None means the engine the `docker` command would use. Raises Unavailable."""
+    def __init__(
+        self,
+        wake: Callable[[], None],
+        *,
+        instance: str,
+        base_url: str | None = None,
+        pauses: Sequence[float] = pulling.PAUSES,
+    ) -> None:
+        """Connect; `base_url` None means the engine the `docker` command would use. Raises Unavailable.
+
+        `pauses` (seconds) lie between the tries to pull an image.
+        """
         self._wake, self._instance = wake, instance
         self._engine = Engine(base_url)
+        self._pulls = pulling.Pulls(self._engine, pauses)
         self._followed: dict[str, Following] = {}
         self._starting: dict[str, Signal | None] = {}
 
     def start(self, launch: Launch) -> None:
-        """Pull the image if it is absent, create the container and start it. Raises StartFailed."""
+        """Pull the image if it is to be, create the container and start it. Raises StartFailed, Unavailable."""
         if launch.key in self._followed:
             return
         self._starting[launch.key] = None
@@ -45,11 +59,12 @@ class DockerExecutor:
             self._start(launch)
         except Refused as refused:
             raise recipe.refusal(launch.job, refused) from refused
-        except (Unavailable, Failed) as error:
+        except Failed as error:
             raise StartFailed(Reason.INTERNAL, str(error)) from error
         except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             msg = f"the attempt's folder on the runner can't be written: {error}"
-            raise StartFailed(Reason.INTERNAL, msg) from error
+            raise StartFailed(Reason.DISK_FULL if full else Reason.INTERNAL, msg) from error
         finally:
             asked = self._starting.pop(launch.key, None)
         if asked is not None:
@@ -126,7 +141,7 @@ class DockerExecutor:
 
     def _start(self, launch: Launch) -> None:
         script.start_folder(launch.tree, launch.job)
-        found = image.ready(self._engine, launch.job.image or "")
+        found = image.ready(self._engine, self._pulls, launch, lambda text: tell(launch, text))
         if not handover.is_root(found.user):
             for shared in (launch.tree, *launch.mounts.values()):
                 handover.open_to_all(shared)
@@ -174,7 +189,11 @@ class DockerExecutor:
         self._give_back(following, state)
         found = self._engine.image(state.image)
         oom = state.oom and state.exit_code == KILLED
-        reason, message = (Reason.OOM, recipe.OUT_OF_MEMORY) if oom else recipe.shell_trouble(following.launch, state)
+        reason, message = (
+            (Reason.OOM, recipe.out_of_memory(following.launch.job.resources))
+            if oom
+            else recipe.shell_trouble(following.launch, state)
+        )
         return Exit(
             exit_code=state.exit_code,
             signal=9 if state.exit_code == KILLED else None,
@@ -216,6 +235,11 @@ class DockerExecutor:
 
     def _name(self, key: str) -> str:
         return f"dstack-{self._instance}-{key}"
+
+
+def tell(launch: Launch, text: str) -> None:
+    """Say something in the log of an attempt whose commands have not started."""
+    say(launch.folder / OUTPUT, text, time.time())
 
 
 def control_groups(pid: int) -> str:

@@ -1,10 +1,12 @@
 """The Docker Engine, through its SDK: the one file that imports it, and translates its errors."""
 
 import io
+import json
 import os
 import socket
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
@@ -13,9 +15,10 @@ import docker
 import requests
 from docker import errors, utils
 from docker.context import ContextAPI
-from docker.types import LogConfig, Mount
+from docker.types import DeviceRequest, LogConfig, Mount
 
 from dstack.model.errors import Unavailable
+from runner.credentials import login
 from runner.engine_values import Container, Image, Refused, State
 from runner.streams import Chunks, Stream
 
@@ -51,13 +54,36 @@ class Engine:
         digests = found.get("RepoDigests") or [found["Id"]]
         return Image(found["Id"], digests[0], (found.get("Config") or {}).get("User") or "")
 
-    def pull(self, name: str) -> None:
-        """Pull the image with the login of the user we are. Raises Refused with the registry's words."""
+    def pull(self, name: str, take: Callable[[dict[str, Any]], None], unwanted: threading.Event) -> None:
+        """Pull the image with the login of the user we are; `take` gets the engine's lines.
+
+        Ends early where it is `unwanted`. Raises Refused with the registry's words.
+        """
         repository, tag = utils.parse_repository_tag(name)
+        header, trouble = login(repository)
+        try:
+            with self._pulling(repository, tag or "latest", header) as lines:
+                for line in lines:
+                    if unwanted.is_set():
+                        return
+                    take(line)
+        except Refused as refused:
+            if trouble:
+                raise Refused(refused.status, f"{refused.words}; {trouble}") from refused
+            raise
+
+    @contextmanager
+    def _pulling(self, repository: str, tag: str, header: bytes | None) -> Iterator[Iterator[dict[str, Any]]]:
+        """The lines of a pull, which ends when they are let go. It has no time limit: who waits for it has."""
+        url = f"{self._api.base_url}/v{self._api.api_version}/images/create"
+        wanted = {"fromImage": repository, "tag": tag}
+        headers = {"X-Registry-Auth": header} if header else {}
         with translated():
-            for line in self._api.pull(repository, tag=tag or "latest", stream=True, decode=True):
-                if "error" in line:
-                    raise Refused(HTTPStatus.NOT_FOUND, str(line["error"]))
+            response = self._api.post(url, params=wanted, headers=headers, stream=True, timeout=(SECONDS, None))
+        with response, translated():
+            if not response.ok:
+                raise Refused(response.status_code, words_of(response))
+            yield pull_lines(response.iter_lines())
 
     def create(self, container: Container) -> str:
         """Create it; its id. Raises Refused."""
@@ -71,6 +97,9 @@ class Engine:
             shm_size=container.shm_size,
             pids_limit=PIDS,
             security_opt=["no-new-privileges"],
+            device_requests=[DeviceRequest(device_ids=list(map(str, container.gpus)), capabilities=[["gpu"]])]
+            if container.gpus
+            else None,
         )
         with translated():
             made = self._api.create_container(
@@ -177,6 +206,23 @@ class Engine:
     def close(self) -> None:
         """Close the connections."""
         self._api.close()
+
+
+def pull_lines(raw: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The lines of a pull. Raises Refused where one is an error."""
+    for text in raw:
+        line = json.loads(text) if text.strip() else {}
+        if "error" in line:
+            raise Refused(HTTPStatus.NOT_FOUND, str(line["error"]))
+        yield line
+
+
+def words_of(response: requests.Response) -> str:
+    """What an engine says about a request it refuses (API, "Errors")."""
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text or response.reason
 
 
 def usual() -> dict[str, Any]:

@@ -39,7 +39,10 @@ class State(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
-    """What to create. `binds` are (path here, path in the container, read-only); limits in cores and bytes."""
+    """What to create. `binds` are (path here, path in the container, read-only); limits in cores and bytes.
+
+    `gpus`: indices of those it may use.
+    """
 
     name: str
     image: str
@@ -52,3 +55,4 @@ class Container:
     memory: int | None = None
     shm_size: int | None = None
     user: str | None = None
+    gpus: tuple[int, ...] = ()

@@ -4,7 +4,7 @@ The output of an attempt is a file of frames, `<folder>/output`, that only grows
 from there, so a runner that was restarted finds all of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +24,10 @@ class Signal(StrEnum):
     KILL = "KILL"
 
 
+def _nothing() -> None:
+    """Nobody asks to give up."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """All that is needed to start an attempt.
@@ -31,6 +35,8 @@ class Launch:
     `key` is `<job>.<attempt>`. `tree` is the checkout on this machine (repository root), writable. `folder` is the
     attempt's own folder on this machine, where `output` and whatever the executor keeps are written. `labels` mark what
     the executor makes (run, job, attempt, runner, instance). `mounts`: what to put at absolute paths of a container.
+    `check` raises where a start that takes long is to be given up.
+    `gpus`: indices of those it may use.
     """
 
     key: str
@@ -41,6 +47,8 @@ class Launch:
     folder: Path
     labels: Mapping[str, str] = field(default_factory=dict)
     mounts: Mapping[str, Path] = field(default_factory=dict)
+    check: Callable[[], None] = _nothing
+    gpus: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

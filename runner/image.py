@@ -1,48 +1,39 @@
-"""Having a job's image on this machine, and saying in a sentence why it can't be had."""
+"""Having a job's image on this machine."""
 
-import getpass
+from collections.abc import Callable
 
-from dstack.model.job import Reason
+from dstack.model.job import Pull, Reason
 from runner.engine import Engine
 from runner.engine_values import Image, Refused
-from runner.executor import StartFailed
+from runner.executor import Launch, StartFailed
+from runner.pull_refusals import why
+from runner.pulling import Pulls
 
-REFUSED = ("unauthorized", "denied", "authentication required", "no basic auth", "forbidden")
-FULL = "no space left on device"
 
-
-def ready(engine: Engine, name: str) -> Image:
-    """The image, pulled if it is absent. Raises StartFailed, Unavailable."""
+def ready(engine: Engine, pulls: Pulls, launch: Launch, tell: Callable[[str], None]) -> Image:
+    """The image, pulled where it is to be. `tell` gets lines for the log. Raises StartFailed, Unavailable."""
+    name = launch.job.image or ""
+    found = present(engine, name)
+    if found is not None and launch.job.pull is not Pull.ALWAYS:
+        return found
     try:
-        found = engine.image(name)
-        if found is None:
-            engine.pull(name)
-            found = engine.image(name)
-    except Refused as refused:
-        raise why(name, refused) from refused
+        pulls.pull(name, tell, launch.check)
+    except StartFailed as error:
+        if found is None or error.reason is not Reason.IMAGE_PULL or "can't be reached" not in str(error):
+            raise
+        tell(f"{error}; the one that is here is used")
+        return found
+    found = present(engine, name)
     if found is None:
         msg = f"the image {name} was pulled and yet isn't there: pull it by hand on the runner to see why"
         raise StartFailed(Reason.IMAGE_PULL, msg)
+    tell(f"pulled the image: {found.digest}")
     return found
 
 
-def why(name: str, refused: Refused) -> StartFailed:
-    """The registry's or engine's refusal, explained."""
-    words = refused.words.lower()
-    if any(text in words for text in REFUSED):
-        msg = (
-            f"the registry doesn't give the image {name} to this runner: check the name, or log in with `docker login` "
-            f"as the runner's user, {user()} ({refused.words})"
-        )
-        return StartFailed(Reason.IMAGE_AUTH, msg)
-    if FULL in words:
-        return StartFailed(Reason.DISK_FULL, f"there is no room for the image {name} on the runner: free some space")
-    return StartFailed(Reason.IMAGE_PULL, f"the image {name} can't be pulled: check its name ({refused.words})")
-
-
-def user() -> str:
-    """Who we are, for people."""
+def present(engine: Engine, name: str) -> Image | None:
+    """The image, if it is here. Raises StartFailed where the name can't be one, Unavailable."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unnamed"
+        return engine.image(name)
+    except Refused as refused:
+        raise why(name, refused) from refused

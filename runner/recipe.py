@@ -5,7 +5,8 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 
 from dstack.model.job import Job, Reason, Resources
-from runner import script
+from dstack.model.units import size_text
+from runner import pull_refusals, script
 from runner.engine_values import Container, Refused, State
 from runner.executor import OUTPUT, Launch, StartFailed
 from runner.frames import read_frame
@@ -16,7 +17,6 @@ KEY, INSTANCE = PREFIX + "key", PREFIX + "instance"
 SHM_DEFAULT = 1024**3
 NOT_FOUND = 127
 MESSAGE_BYTES = 1000
-OUT_OF_MEMORY = "it needed more memory than its limit: raise resources.memory"
 
 
 def container(launch: Launch, name: str, image: str, instance: str) -> Container:
@@ -35,6 +35,7 @@ def container(launch: Launch, name: str, image: str, instance: str) -> Container
         cpu=resources.cpu,
         memory=resources.memory,
         shm_size=shm_size(resources),
+        gpus=launch.gpus,
     )
 
 
@@ -62,6 +63,13 @@ def owner_name(name: str) -> str:
 def shm_size(resources: Resources) -> int:
     """Bytes of shared memory: as asked for, else half the memory limit, else 1 GiB."""
     return resources.shm_size or (resources.memory // 2 if resources.memory else SHM_DEFAULT)
+
+
+def out_of_memory(resources: Resources) -> str:
+    """What happened, and what to do."""
+    if resources.memory is None:
+        return "it was killed because the runner's machine had no memory left: give it a limit with resources.memory"
+    return f"it needed more memory than its limit of {size_text(resources.memory)}: raise resources.memory"
 
 
 def shell_trouble(launch: Launch, state: State) -> tuple[Reason | None, str]:
@@ -93,6 +101,11 @@ def refusal(job: Job, refused: Refused) -> StartFailed:
     words = refused.words
     if "executable file not found" in words or f'exec: "{job.shell}"' in words:
         return StartFailed(Reason.INVALID, no_shell(job))
+    if "could not select device driver" in words:
+        msg = f"Docker can't give GPUs to containers here: install the NVIDIA Container Toolkit ({words})"
+        return StartFailed(Reason.INTERNAL, msg)
+    if pull_refusals.FULL in words.lower():
+        return StartFailed(Reason.DISK_FULL, f"the disk of Docker on the runner is full: free some space ({words})")
     if "bind source path does not exist" in words:
         msg = f"Docker doesn't see the runner's folders: it must run on the runner's own machine, unconfined ({words})"
         return StartFailed(Reason.INTERNAL, msg)

@@ -8,6 +8,7 @@ from dstack.model.job import Reason
 from dstack.model.status import Status
 from dstack.store import artifacts
 from runner import absolute
+from tests import image_registry
 from tests.daemons import Pool, kill, wait_until
 from tests.docker_engine import DockerEngine
 from tests.duties import a_job
@@ -61,8 +62,8 @@ def test_a_container_goes_on_when_its_runner_is_killed(pool: Pool) -> None:
 
 @pytest.mark.docker
 def test_an_image_that_is_not_there_is_told(pool: Pool) -> None:
-    job = a_job(image="127.0.0.1:1/nothing", commands=("true",))
-    with pool.runner():
+    with image_registry.registry() as registry, pool.runner():
+        job = a_job(image=f"{registry.name}/nothing", commands=("true",))
         pool.assign(job)
         claim = pool.claim(job)
     assert claim.reason is Reason.IMAGE_PULL

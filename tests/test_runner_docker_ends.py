@@ -26,7 +26,7 @@ INSTANCE = "0f0f0f0f"
 
 @pytest.fixture
 def executor(docker_engine: DockerEngine, tmp_path: Path) -> Iterator[DockerExecutor]:
-    executor = DockerExecutor(lambda: None, instance=instance(tmp_path), base_url=docker_engine.url)
+    executor = DockerExecutor(lambda: None, instance=instance(tmp_path), base_url=docker_engine.url, pauses=())
     yield executor
     for key in executor.leftovers():
         executor.remove(key)
@@ -159,7 +159,7 @@ def test_a_command_that_is_not_there_is_the_jobs_own_failure(
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
-        ({"image": "localhost:1/nothing:here"}, (Reason.IMAGE_PULL, "can't be pulled: check its name")),
+        ({"image": "localhost:1/nothing:here"}, (Reason.IMAGE_PULL, "the registry can't be reached")),
         ({"image": "NotAllowed"}, (Reason.IMAGE_PULL, "check its name")),
         ({"working_dir": "missing"}, (Reason.INVALID, "not a folder of the repository")),
         ({"resources": Resources(cpu=4096.0)}, (Reason.INVALID, "CPUs")),
