@@ -30,6 +30,13 @@ Examples:
 )
 @click.option("--cpu", type=float, metavar="N", help="Cores to offer; otherwise all.")
 @click.option("--memory", metavar="SIZE", help="Memory to offer, like 32GB; otherwise all.")
+@click.option(
+    "--gpu",
+    "gpus",
+    multiple=True,
+    metavar="N|none|auto",
+    help="A GPU to offer, or 0='Tesla V100:16GB'; again for more.",
+)
 @click.pass_obj
 def command(  # noqa: PLR0913 (one for each option)
     state: Path | None,
@@ -40,6 +47,7 @@ def command(  # noqa: PLR0913 (one for each option)
     executors: tuple[str, ...],
     cpu: float | None,
     memory: str | None,
+    gpus: tuple[str, ...],
 ) -> None:
     """Set what this machine offers; without options, only print it."""
     folder = state or state_folder(os.environ)
@@ -52,10 +60,13 @@ def command(  # noqa: PLR0913 (one for each option)
         "executors": tuple(dict.fromkeys(executors)) or None,
         "cpu": cpu,
         "memory": parse_size(memory) if memory else None,
+        "gpus": gpus or None,
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if changes or before is None:
         config = replace(config, **changes)
+        if gpus == ("auto",):
+            config = replace(config, gpus=None)
         write_config(folder, config)
     _show(folder, config)
 
@@ -79,3 +90,5 @@ def _show(folder: Path, config: RunnerConfig) -> None:
     say(f"Executors:    {', '.join(config.executors)}")
     say(f"Labels:       {', '.join(config.labels) or '(none)'}")
     say(f"Offers:       {capacity.cpu:g} cpu, {size_text(capacity.memory)} memory")
+    for gpu in capacity.gpus:
+        say(f"GPU {gpu.index}:        {gpu.name}, {size_text(gpu.memory)}")

@@ -8,18 +8,22 @@ from pathlib import Path
 from dstack.model import refs
 from dstack.model.codec import Value, decode, encode
 from dstack.model.errors import Failed, Invalid
+from dstack.model.labels import label_problem
 from dstack.model.pool import Capacity
 from dstack.model.run_names import new_name
 from runner.machine import detected
+from runner.nvidia import chosen, read_setting
 
 FILE = "runner.json"
 LIMIT = 64 * 1024
 EXECUTORS = ("docker", "process")
-LABEL_LENGTH = 63
 
 
 class RunnerConfig(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`remote`: a path or URL. `cpu` in cores and `memory` in bytes: None means what the machine has."""
+    """`remote`: a path or URL. `cpu` in cores and `memory` in bytes: None means what the machine has.
+
+    `gpus`: see `runner.nvidia.chosen`.
+    """
 
     version: int = 1
     name: str
@@ -28,6 +32,7 @@ class RunnerConfig(Value, frozen=True, kw_only=True, forbid_unknown_fields=True)
     executors: tuple[str, ...] = ("docker",)
     cpu: float | None = None
     memory: int | None = None
+    gpus: tuple[str, ...] | None = None
 
     @property
     def capacity(self) -> Capacity:
@@ -36,6 +41,7 @@ class RunnerConfig(Value, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return Capacity(
             cpu=machine.cpu if self.cpu is None else self.cpu,
             memory=machine.memory if self.memory is None else self.memory,
+            gpus=machine.gpus if self.gpus is None else chosen(self.gpus, {gpu.index: gpu for gpu in machine.gpus}),
         )
 
 
@@ -90,12 +96,13 @@ def checked(config: RunnerConfig) -> RunnerConfig:
         msg = f"a runner without an executor runs nothing: say {' or '.join(EXECUTORS)}"
         raise Invalid(msg)
     for label in config.labels:
-        if not label or len(label) > LABEL_LENGTH or not label.isprintable() or label != label.strip():
-            msg = f"{label!r} can't be a label: use 1 to {LABEL_LENGTH} characters of one line"
-            raise Invalid(msg)
+        if problem := label_problem(label):
+            raise Invalid(problem)
     if config.cpu is not None and not config.cpu > 0:
         msg = f"cpu is {config.cpu:g}; give a number of cores above 0"
         raise Invalid(msg)
+    for text in config.gpus or ():
+        read_setting(text)
     if config.memory is not None and config.memory <= 0:
         msg = f"memory is {config.memory}; give a size above 0, like 16GB"
         raise Invalid(msg)

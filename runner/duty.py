@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from dstack.model.gpus import lacking, pick
 from dstack.model.placing import cpu_of
 from dstack.model.pool import Capacity, Phase
 from dstack.model.runspec import Desired
@@ -80,9 +81,11 @@ class Duty:
     def free(self) -> Capacity:
         """What is left of the machine."""
         busy = [held.job for held in self.held.values() if held.at_work]
+        given = {index for held in self.held.values() if held.at_work for index in held.gpus}
         return Capacity(
             cpu=max(0.0, self.capacity.cpu - sum(map(cpu_of, busy))),
             memory=max(0, self.capacity.memory - sum(job.resources.memory or 0 for job in busy)),
+            gpus=tuple(gpu for gpu in self.capacity.gpus if gpu.index not in given),
         )
 
 
@@ -189,18 +192,25 @@ def _end(held: Held, now: Moment) -> _Next:
 
 
 def _begun(duty: Duty, now: Moment) -> dict[str, Held]:
-    """The waiting ones for which there is room, in order; a large one keeps its turn."""
+    """The waiting ones for which there is room, in order; a large one keeps its turn, or its turn at the GPUs."""
     free = duty.free
-    cpu, memory = free.cpu, free.memory
+    cpu, memory, gpus = free.cpu, free.memory, free.gpus
     begun: dict[str, Held] = {}
     waiting = [held for held in duty.held.values() if held.phase is Phase.WAITING and not held.gone]
     for held in sorted(waiting, key=lambda one: (one.attempt.order, one.key)):
+        given = pick(gpus, held.job.resources.gpu)
+        if given is None:
+            # Others wait behind it for GPUs, unless these are gone for good: then the controller takes it back.
+            gpus = gpus if lacking(duty.capacity.gpus, held.job.resources.gpu) else ()
+            continue
         cpu -= cpu_of(held.job)
         memory -= held.job.resources.memory or 0
         if cpu < 0 or memory < 0:
             break
         times = msgspec.structs.replace(held.times, preparing=now.wall)
-        begun[held.key] = replace(held, phase=Phase.PREPARING, task=Task.PREPARE, times=times)
+        gpus = tuple(gpu for gpu in gpus if gpu not in given)
+        indices = tuple(sorted(gpu.index for gpu in given))
+        begun[held.key] = replace(held, phase=Phase.PREPARING, task=Task.PREPARE, times=times, gpus=indices)
     return begun
 
 

@@ -64,7 +64,7 @@ class Held:
     `oid`: full id of the job's blob. `gone`: no longer assigned, so nothing of it is published any more. `cancelled`:
     the task under way was asked to give up. `cause` is fixed when the first signal is sent. `failure`: why the commands
     could not start. `discarded`: nothing of it is left on this machine but what is remembered here. `started_known` and
-    `ended_known`: the remote has the event.
+    `ended_known`: the remote has the event. `gpus`: indices of those it was given when it was begun.
     """
 
     attempt: Attempt
@@ -86,6 +86,7 @@ class Held:
     started_known: bool = False
     ended_known: bool = False
     discarded: bool = False
+    gpus: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:

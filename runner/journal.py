@@ -42,6 +42,7 @@ class Entry(Value, frozen=True, kw_only=True):
     failure: tuple[Reason, str] | None = None
     ended: Ended | None = None
     ended_known: bool = False
+    gpus: tuple[int, ...] = ()
 
 
 class Journal:
@@ -66,8 +67,9 @@ class Journal:
     def save(self, held: Mapping[str, Held], now: float) -> None:
         """Write down what matters of this, if it changed (one sync). Raises OSError; may then be called again.
 
-        Claims, and why attempts are being ended, are written at once; that they run, within half a second (`now` in
-        ticks): by then most short ones have ended. The rest, which can be derived again, goes with the next write.
+        Claims, GPUs that were given, and why attempts are being ended, are written at once; that they run, within half
+        a second (`now` in ticks): by then most short ones have ended. The rest, which can be derived again, goes with
+        the next write.
         """
         if any(_is_new_claim(self._written.get(key), one) for key, one in held.items()):
             self._try(held, now)
@@ -119,8 +121,12 @@ def instance_of(folder: Path) -> str:
 
 def _is_new_claim(before: Held | None, after: Held) -> bool:
     if before is None:
-        return after.ended is not None or after.cause is not None
-    return (before.ended is None and after.ended is not None) or before.cause is not after.cause
+        return after.ended is not None or after.cause is not None or bool(after.gpus)
+    return (
+        before.gpus != after.gpus
+        or (before.ended is None and after.ended is not None)
+        or before.cause is not after.cause
+    )
 
 
 def _is_newly_running(before: Held | None, after: Held) -> bool:
@@ -140,6 +146,7 @@ def _entry(held: Held) -> Entry:
         failure=(held.failure.reason, held.failure.message) if held.failure else None,
         ended=held.ended,
         ended_known=held.ended_known,
+        gpus=held.gpus,
     )
 
 
@@ -160,6 +167,7 @@ def _read(document: dict[str, Any], now: Moment) -> Held | None:
         failure=Failure(reason=entry.failure[0], message=entry.failure[1]) if entry.failure else None,
         ended=entry.ended,
         ended_known=entry.ended_known,
+        gpus=entry.gpus,
     )
     return replace(held, deadline=_deadline(held, now))
 

@@ -1,9 +1,10 @@
-"""What this machine has for jobs: the processors and the memory that this process may use."""
+"""What this machine has for jobs: the processors, memory and GPUs that this process may use."""
 
 import os
 from pathlib import Path
 
 from dstack.model.pool import Capacity
+from runner.nvidia import detected_gpus
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -14,7 +15,11 @@ def detected(cgroups: Path = CGROUPS, meminfo: Path = MEMINFO) -> Capacity:
     cpus = float(len(os.sched_getaffinity(0)))
     memory = _total(meminfo)
     quota, limit = _quota(cgroups), _limit(cgroups)
-    return Capacity(cpu=min(cpus, quota) if quota else cpus, memory=min(memory, limit) if limit else memory)
+    return Capacity(
+        cpu=min(cpus, quota) if quota else cpus,
+        memory=min(memory, limit) if limit else memory,
+        gpus=detected_gpus(),
+    )
 
 
 def _total(meminfo: Path) -> int:

@@ -3,7 +3,7 @@
 import errno
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from dstack.model.pool import Attempt
 from dstack.model.refs import RunKey
 from dstack.store.artifacts import DiskFull, Tree, place
 from dstack.store.store import Store
-from runner import absolute
+from runner import absolute, nvidia
 from runner.cancelling import Cancel
 from runner.executor import Executor, Launch, StartFailed
 from runner.held import Failure, Held
@@ -76,11 +76,12 @@ def launch_of(held: Held, place_: Place, mounts: Mapping[str, Path] | None = Non
         key=held.key,
         job=held.job,
         script=script(held.job),
-        environment=environment_of(held),
+        environment={**environment_of(held), **nvidia.environment(held.job, held.gpus)},
         tree=place_.workspaces.tree(held.key),
         folder=place_.workspaces.folder(held.key),
         labels={**place_.labels, **own},
         mounts=mounts or {},
+        gpus=held.gpus,
     )
 
 
@@ -93,13 +94,15 @@ def environment_of(held: Held) -> Mapping[str, str]:
 
 def prepare(held: Held, place_: Place, cancel: Cancel) -> None:
     """Until the commands run. What runs already is adopted. Raises StartFailed, HeldUp, Cancelled."""
-    if place_.workspaces.folder(held.key).exists() and place_.executor.adopt(launch_of(held, place_)):
-        return
     try:
+        if place_.workspaces.folder(held.key).exists() and place_.executor.adopt(launch_of(held, place_)):
+            return
         artifacts = _place_all(held, place_, cancel)
         cancel.check()
         mounts = absolute.mounts(place_.workspaces.folder(held.key), artifacts)
-        place_.executor.start(launch_of(held, place_, mounts))
+        place_.executor.start(replace(launch_of(held, place_, mounts), check=cancel.check))
+    except Unavailable as error:
+        raise HeldUp(Failure(reason=Reason.INTERNAL, message=f"it could not be started: {error}")) from error
     except OSError as error:
         raise StartFailed(*_of_disk(error)) from error
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from dstack.model.events import Assigned, Ended, Finished, Revoked, Started, Times
-from dstack.model.job import Job, Need, Reason, Resources, Retry, job_oid
+from dstack.model.job import Gpus, Job, Need, Reason, Resources, Retry, job_oid
 from dstack.model.liveness import Watched
 from dstack.model.observation import Assignments
 from dstack.model.plan import Plan, PlannedJob
@@ -34,6 +34,8 @@ def planned(
     memory: int | None = None,
     image: str | None = None,
     timeout: float | None = None,
+    gpu: Gpus | None = None,
+    labels: tuple[str, ...] = (),
 ) -> PlannedJob:
     """A job that needs others."""
     job = Job(
@@ -42,9 +44,10 @@ def planned(
         commands=("true",),
         needs=tuple(Need(job=need.id, workflow=need.job.workflow) for need in needs),
         retry=retry,
-        resources=Resources(cpu=cpu, memory=memory),
+        resources=Resources(cpu=cpu, memory=memory, gpu=gpu),
         image=image,
         timeout=timeout,
+        labels=labels,
     )
     return PlannedJob(oid=job_oid(job), job=job)
 

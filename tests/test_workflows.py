@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dstack.model.errors import Invalid
 from dstack.model.folder_paths import collisions, inner_path, joined
-from dstack.model.job import Pull, Reason, Resources, Retry
+from dstack.model.job import Gpus, Pull, Reason, Resources, Retry
 from dstack.model.names import looks_secret
 from dstack.model.workflows import MAX_WORKFLOWS, Workflow, parse_workflows
 
@@ -94,6 +94,16 @@ def test_every_key_is_read() -> None:
         ("commands: echo '$HOME'", "commands", ("echo '$HOME'",)),
         ("stop-grace: 0s", "stop_grace", 0),
         ("cache: true", "cache", True),
+        ("labels: [big, big, 'in room 3']", "labels", ("big", "in room 3")),
+        ("resources: {gpu: 2}", "resources", Resources(gpu=Gpus(count=2))),
+        ("resources: {gpu: 0}", "resources", Resources()),
+        ("resources: {V100/gpu: 1}", "resources", Resources(gpu=Gpus(count=1, name="V100"))),
+        ("resources: {gpu: {name: RTX 3090}}", "resources", Resources(gpu=Gpus(count=1, name="RTX 3090"))),
+        (
+            "resources: {gpu: {count: 3, name: a100, memory: 40GB}}",
+            "resources",
+            Resources(gpu=Gpus(count=3, name="a100", memory=40 * 10**9)),
+        ),
     ],
 )
 def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
@@ -115,11 +125,17 @@ def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
             (f"{key}: x", "3:3", f"`{key}` is not yet supported")
             for key in ("shell", "secrets", "volumes", "cache-dirs")
         ),
-        *((f"{key}: x", "3:3", f"`{key}` is not yet supported") for key in ("metrics", "max-parallel", "labels", "on")),
+        *((f"{key}: x", "3:3", f"`{key}` is not yet supported") for key in ("metrics", "max-parallel", "on")),
         ("max_parallel: 3", "3:3", "`max-parallel` is not yet supported"),
-        ("resources: {gpu: 1}", "3:15", "`gpu` is not yet supported"),
         ("resources: {interruptible: true}", "3:15", "`interruptible` is not yet supported"),
-        ("resources: {v100/gpu: 1}", "3:15", "`v100/gpu` is not yet supported"),
+        ("resources: {gpu: -1}", "3:20", "whole number from 0"),
+        ("resources: {gpu: 1, v100/gpu: 1}", "3:23", "GPUs of one kind"),
+        ("resources: {v100/gpu: 1, t4/gpu: 2}", "3:28", "v100/gpu stands here already"),
+        ("resources: {gpu: {name: '--'}}", "3:27", "can't be the name of a GPU"),
+        ("resources: {gpu: {memory: 16}}", "3:29", "is no size"),
+        ("resources: {gpu: {cuont: 1}}", "3:21", "did you mean 'count'"),
+        ("labels: big", "3:11", "must be a list"),
+        ("labels: [' a']", "3:12", "can't be a label"),
         ("resources: {memry: 1GB}", "3:15", "unknown key 'memry' in resources (did you mean 'memory'?)"),
         ("resources: {memory: 5}", "3:23", "'5' is no size"),
         ("resources: {memory: 1MB}", "3:23", "at least 6291456 bytes"),

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dstack.model.events import Assigned, Ended, Finished, JobSummary, Planned, Revoked, RunFinished
-from dstack.model.job import Job, Reason, short
+from dstack.model.gpus import Gpu, lacking
+from dstack.model.job import Gpus, Job, Reason, short
 from dstack.model.placing import Candidate
 from dstack.model.plan import Plan, PlannedJob
 from dstack.model.pool import attempt_key
@@ -25,13 +26,32 @@ _END = {Desired.STOP: (Status.STOPPED, Reason.STOPPED), Desired.ABORT: (Status.A
 class RunnerFates:
     """What became of the runners: `lost` ones, the instance registered for each, (runner, attempt) pairs given up.
 
-    `spared`: attempts that another controller, to whom the runner lives, gave it less than a lease ago.
+    `spared`: attempts that another controller, to whom the runner lives, gave it less than a lease ago. `gone`: ended
+    with nothing in hand. `waiting`: (runner, attempt) pairs not begun, by the heartbeat of the start that is registered,
+    with why it begins nothing now, if it doesn't. `gpus`: what each runner has.
     """
 
     lost: frozenset[str] = frozenset()
     spared: frozenset[str] = frozenset()
     instances: Mapping[str, str] = field(default_factory=dict)
     given_up: frozenset[tuple[str, str]] = frozenset()
+    gone: frozenset[str] = frozenset()
+    waiting: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    gpus: Mapping[str, tuple[Gpu, ...]] = field(default_factory=dict)
+
+    def back(self, key: str, assigned: Assigned, wanted: Gpus | None) -> str:
+        """Why its runner, the very one it was given to, has not begun this attempt and never will; else empty."""
+        name = assigned.runner
+        if self.instances.get(name) != assigned.instance:
+            return ""
+        if name in self.gone:
+            return f"the runner {name} has ended"
+        why = self.waiting.get((name, key))
+        if why is None:
+            return ""
+        if missing := lacking(self.gpus.get(name, ()), wanted):
+            return f"the runner {name} {missing}"
+        return f"the runner {name} begins nothing now ({why})" if why else ""
 
     def of(self, key: str, assigned: Assigned) -> str:
         """Why nothing is to be expected of this attempt any more; empty while something is."""
@@ -140,7 +160,9 @@ class _Step:
             self._unassigned(state)
         elif attempt.ended:
             self._conclude(state, attempt, attempt.ended)
-        elif why := self.fates.of(attempt_key(self.planned.id, attempt.number), attempt.assigned):
+        elif not self._stranded and (why := self._back(attempt)):
+            self._take_back(state, attempt, why)
+        elif why := self.fates.of(self._key(attempt), attempt.assigned):
             self._lose(state, attempt, why)
         else:
             order = self.turn.order(self.index)
@@ -167,6 +189,21 @@ class _Step:
         else:
             self._finish(Status.FAILED, Reason.LOST, f"{why}, and no retry is left", attempt=attempt)
 
+    def _take_back(self, state: JobState, attempt: AttemptState, why: str) -> None:
+        """It was never begun: another takes its place, and no try is used up."""
+        self._revoke(attempt, Reason.INTERRUPTED, f"attempt {attempt.number} is given back: {why}", None, begun=False)
+        if self.desired is Desired.RUN:
+            self._wait(state, None, attempt.assigned.restore)
+        else:
+            status, reason = _END[self.desired]
+            self._finish(status, reason, f"{reason} before it had started", attempt=attempt)
+
+    def _back(self, attempt: AttemptState) -> str:
+        return self.fates.back(self._key(attempt), attempt.assigned, self.job.resources.gpu)
+
+    def _key(self, attempt: AttemptState) -> str:
+        return attempt_key(self.planned.id, attempt.number)
+
     def _unassigned(self, state: JobState) -> None:
         if self.desired is not Desired.RUN:
             status, reason = _END[self.desired]
@@ -188,7 +225,7 @@ class _Step:
     def _wait(self, state: JobState, earlier: AttemptState | None, restore: str | None) -> None:
         """Queue the next attempt; after a failure, when its backoff is over."""
         backoff = self.job.retry.backoff if self.job.retry and earlier else 0.0
-        if backoff and earlier:
+        if backoff and earlier and earlier.revoked and earlier.revoked.begun:
             since = self.world.settled.get(attempt_key(self.planned.id, earlier.number), self.turn.now.ticks)
             if self.turn.now.ticks < since + backoff:
                 self.turn.wakes.append(since + backoff)
@@ -205,7 +242,9 @@ class _Step:
         number = state.attempts[-1].number + 1 if state.attempts else 1
         self.turn.ready.append(Waiting(planned=self.planned, candidate=candidate, attempt=number, restore=restore))
 
-    def _revoke(self, attempt: AttemptState, reason: Reason, message: str, ended: Ended | None) -> None:
+    def _revoke(
+        self, attempt: AttemptState, reason: Reason, message: str, ended: Ended | None, *, begun: bool = True
+    ) -> None:
         self.turn.add(
             self.planned.oid,
             Revoked(
@@ -217,6 +256,7 @@ class _Step:
                 reason=reason,
                 exit_code=ended.exit_code if ended else None,
                 manifest=ended.manifest if ended else attempt.assigned.restore,
+                begun=begun,
             ),
         )
 

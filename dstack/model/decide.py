@@ -16,6 +16,8 @@ from dstack.model.pool import Phase, RunnerState
 from dstack.model.turn import OpenAttempt, Turn, Waiting
 from dstack.model.world import Moment, RunnerView, RunView, World
 
+SENTENCE = 200
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decisions:
@@ -48,6 +50,9 @@ def fates_of(world: World, now: Moment) -> RunnerFates:
     lost = frozenset(name for name, runner in world.runners.items() if _lost(runner, world, now))
     return RunnerFates(
         lost=lost,
+        gone=frozenset(name for name, one in world.runners.items() if one.registration.state is RunnerState.GONE),
+        waiting={(name, key): why for name, key, why in _waiting(world)},
+        gpus={name: one.registration.capacity.gpus for name, one in world.runners.items()},
         spared=frozenset(_spared(world, lost, now)) if lost else frozenset(),
         instances={name: runner.registration.instance for name, runner in world.runners.items()},
         given_up=frozenset(
@@ -111,8 +116,8 @@ def rooms_of(world: World, turns: Iterable[Turn], fates: RunnerFates) -> list[Ro
 
 
 def _usable(runner: RunnerView, fates: RunnerFates) -> bool:
-    live = runner.registration.state is RunnerState.LIVE
-    return live and runner.watched.proven and runner.name not in fates.lost
+    here = runner.registration.state is not RunnerState.GONE
+    return here and runner.watched.proven and runner.name not in fates.lost
 
 
 def _room(runner: RunnerView) -> Room:
@@ -121,10 +126,36 @@ def _room(runner: RunnerView) -> Room:
         runner=runner.name,
         total=registration.capacity,
         executors=frozenset(registration.executors),
+        labels=frozenset(registration.labels),
+        closed=_closed(runner),
         private=registration.private,
         cpu=registration.capacity.cpu,
         memory=registration.capacity.memory,
+        gpus=registration.capacity.gpus,
     )
+
+
+def _closed(runner: RunnerView) -> str:
+    """Why it takes nothing now, though it lives."""
+    if runner.registration.state is RunnerState.DRAINING:
+        return "is draining"
+    return f"takes no jobs now: {pause[:SENTENCE]}" if (pause := _pause(runner)) else ""
+
+
+def _pause(runner: RunnerView) -> str:
+    """Why this start of the runner begins nothing, by its heartbeat."""
+    beat = runner.watched.heartbeat
+    return beat.pause if beat and beat.start == runner.registration.start else ""
+
+
+def _waiting(world: World) -> Iterable[tuple[str, str, str]]:
+    """(runner, attempt, pause): those not begun when the very start that is registered told so."""
+    for name, runner in world.runners.items():
+        beat = runner.watched.heartbeat
+        if beat and beat.start == runner.registration.start:
+            for key, phase in beat.attempts.items():
+                if phase is Phase.WAITING:
+                    yield name, key, beat.pause[:SENTENCE]
 
 
 def _busy(world: World) -> Iterable[tuple[str, str]]:

@@ -69,7 +69,8 @@ class Assigned(Event, frozen=True, kw_only=True, tag="assigned"):
 class Revoked(Event, frozen=True, kw_only=True, tag="revoked"):
     """Controller, on a job: nothing this attempt reports counts any more; another may follow.
 
-    `manifest`: the artifacts it left behind, from which the next attempt starts.
+    `manifest`: the artifacts it left behind, from which the next attempt starts. `begun`: whether it may have run at
+    all; one that can't have counts as no try.
     """
 
     generation: int
@@ -77,6 +78,7 @@ class Revoked(Event, frozen=True, kw_only=True, tag="revoked"):
     reason: Reason
     exit_code: int | None = None
     manifest: str | None = None
+    begun: bool = True
 
 
 class Reused(Event, frozen=True, kw_only=True, tag="reused"):

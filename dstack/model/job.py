@@ -38,12 +38,21 @@ class Pull(StrEnum):
     ALWAYS = "always"
 
 
+class Gpus(Value, frozen=True, kw_only=True):
+    """How many GPUs of which kind: `name` as makers and people write it, `memory` of each in bytes; empty: any."""
+
+    count: int
+    name: str = ""
+    memory: int = 0
+
+
 class Resources(Value, frozen=True, kw_only=True):
     """What a job needs. `cpu` in cores, `memory` and `shm_size` in bytes; None: unlimited, but a cpu counts as one."""
 
     cpu: float | None = None
     memory: int | None = None
     shm_size: int | None = None
+    gpu: Gpus | None = None
 
 
 class Retry(Value, frozen=True, kw_only=True):
@@ -90,6 +99,7 @@ class Job(Value, frozen=True, kw_only=True):
     stop_grace: float = 30.0
     retry: Retry | None = None
     cache: bool = True
+    labels: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:

@@ -1,11 +1,13 @@
-"""Which job goes to which runner: by room, executor and order; large jobs keep their turn (DESIGN section 7.1)."""
+"""Which job goes to which runner: by room, labels, executor and order; large jobs keep their turn (DESIGN section 7.1)."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dstack.model.gpus import Gpu, lacking, pick, suits
 from dstack.model.job import Job
 from dstack.model.pool import Capacity
+from dstack.model.units import size_text
 
 MAX_BACKLOG = 32
 FIRST_BACKLOG_PER_SLOT = 2
@@ -28,19 +30,31 @@ class Candidate:
 
 @dataclass(slots=True, kw_only=True)
 class Room:
-    """What is left of a runner while a turn places jobs on it."""
+    """What is left of a runner while a turn places jobs on it.
+
+    `closed`: why it takes nothing now. `reserved`: all that gets free is for a large job; `awaited`: the GPUs only.
+    """
 
     runner: str
     total: Capacity
     executors: frozenset[str]
+    labels: frozenset[str] = frozenset()
+    closed: str = ""
     private: bool = False
     cpu: float = 0.0
     memory: float = 0.0
+    gpus: tuple[Gpu, ...] = ()
     backlog: int = 0
     reserved: bool = False
+    awaited: bool = False
 
     def take(self, job: Job) -> None:
         """Count a job that runs there or waits there."""
+        given = pick(self.gpus, job.resources.gpu)
+        if given is None:
+            self.backlog += 1
+            return
+        self.gpus = tuple(gpu for gpu in self.gpus if gpu not in given)
         self.cpu -= cpu_of(job)
         self.memory -= job.resources.memory or 0
         if self.cpu < 0 or self.memory < 0:
@@ -48,11 +62,28 @@ class Room:
 
     def has_room(self, job: Job) -> bool:
         """Whether the job could start at once."""
-        return cpu_of(job) <= self.cpu and (job.resources.memory or 0) <= self.memory
+        return not self.lacks_gpus(job) and cpu_of(job) <= self.cpu and (job.resources.memory or 0) <= self.memory
+
+    def lacks_gpus(self, job: Job) -> bool:
+        """Whether the GPUs it asks for are given away for now."""
+        return pick(self.gpus, job.resources.gpu) is None
+
+    def is_kept_from(self, job: Job) -> bool:
+        """Whether what gets free here is meant for another."""
+        return self.reserved or (self.awaited and job.resources.gpu is not None)
+
+    def keep_for(self, job: Job) -> None:
+        """Leave what gets free to this job. Who waits for GPUs alone doesn't keep the processors idle."""
+        if self.lacks_gpus(job):
+            self.awaited = True
+        else:
+            self.reserved = True
 
     def may_queue(self, job: Job, expected: float | None, interval: float) -> bool:
         """Whether the job would start there before another push could bring it."""
         slots = max(1.0, math.floor(self.total.cpu / cpu_of(job)))
+        if wanted := job.resources.gpu:
+            slots = min(slots, sum(suits(gpu, wanted) for gpu in self.total.gpus) // wanted.count)
         if expected is None:
             allowed = FIRST_BACKLOG_PER_SLOT * slots
         else:
@@ -77,8 +108,11 @@ def misfit(job: Job, room: Room) -> str:
     if cpu_of(job) > room.total.cpu:
         return f"has {room.total.cpu:g} cpu in all"
     if (job.resources.memory or 0) > room.total.memory:
-        return f"has {room.total.memory} bytes of memory in all"
-    return ""
+        return f"has {size_text(room.total.memory)} of memory in all"
+    missing = [label for label in job.labels if label not in room.labels]
+    if missing:
+        return f"has no label {', '.join(missing)}"
+    return lacking(room.total.gpus, job.resources.gpu)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,25 +145,31 @@ def place(queue: Iterable[Candidate], rooms: Sequence[Room], *, interval: float)
 
 def _kind(candidate: Candidate) -> tuple[object, ...]:
     resources = candidate.job.resources
-    needs = (executor_of(candidate.job), resources.cpu, resources.memory)
+    needs = (executor_of(candidate.job), resources.cpu, resources.memory, resources.gpu, candidate.job.labels)
     return (*needs, candidate.expected, candidate.avoid, candidate.only)
 
 
 def _choose(candidate: Candidate, rooms: Sequence[Room], interval: float) -> tuple[Room | None, str]:
-    fitting = [room for room in rooms if _allowed(candidate, room) and not misfit(candidate.job, room)]
+    job = candidate.job
+    fitting = [room for room in rooms if _allowed(candidate, room) and not (misfit(job, room) or room.closed)]
     if not fitting:
         return None, why_nowhere(candidate, rooms)
-    fitting.sort(key=lambda room: (room.runner in candidate.avoid, -room.cpu, room.runner))
-    free = [room for room in fitting if not room.reserved]
+    # Machines with GPUs are left to those who ask for some, as long as there are others.
+    spare = job.resources.gpu is None
+    fitting.sort(
+        key=lambda room: (room.runner in candidate.avoid, spare and bool(room.total.gpus), -room.cpu, room.runner)
+    )
+    free = [room for room in fitting if not room.is_kept_from(job)]
     for room in free:
-        if room.has_room(candidate.job):
+        if room.has_room(job):
             return room, ""
     for room in free:
-        if room.may_queue(candidate.job, candidate.expected, interval):
+        if room.may_queue(job, candidate.expected, interval):
             return room, ""
     if free:
-        free[0].reserved = True
-    return None, "waits for room on " + _names(fitting)
+        free[0].keep_for(job)
+    what = "a GPU" if all(room.lacks_gpus(job) for room in fitting) else "room"
+    return None, f"waits for {what} on {_names(fitting)}"
 
 
 def _allowed(candidate: Candidate, room: Room) -> bool:
@@ -143,7 +183,7 @@ def why_nowhere(candidate: Candidate, rooms: Sequence[Room]) -> str:
     allowed = [room for room in rooms if _allowed(candidate, room)]
     if not allowed:
         return "waits for a runner: none is live"
-    reasons = "; ".join(f"{room.runner} {misfit(candidate.job, room)}" for room in allowed[:3])
+    reasons = "; ".join(f"{room.runner} {misfit(candidate.job, room) or room.closed}" for room in allowed[:3])
     return f"no live runner can take it: {reasons}"
 
 

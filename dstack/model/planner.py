@@ -113,6 +113,7 @@ def _template(root: str, spec: RunSpec, workflow: Workflow, variables: Variables
         stop_grace=workflow.stop_grace,
         retry=lean(workflow.retry) if workflow.retry else None,
         cache=workflow.cache,
+        labels=workflow.labels,
     )
     return lean(job)
 

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from dstack.model.codec import Value
+from dstack.model.gpus import Gpu
 from dstack.model.runspec import Desired, Utc
 
 
@@ -29,6 +30,7 @@ class Capacity(Value, frozen=True, kw_only=True):
 
     cpu: float
     memory: int
+    gpus: tuple[Gpu, ...] = ()
 
 
 class Registration(Value, frozen=True, kw_only=True):
@@ -57,7 +59,8 @@ class Heartbeat(Value, frozen=True, kw_only=True):
     """`runners/<runner>.<instance>.json` in the store.
 
     `attempts` maps `<job>.<attempt>` to its phase. `assignment` is the assignment commit last read. `polls` counts
-    successful polls of the remote. `retry_after`: seconds the remote told the runner to stay away.
+    successful polls of the remote. `retry_after`: seconds the remote told the runner to stay away. `pause`: why this
+    start begins nothing for now, so that attempts named as waiting may be taken back; empty while it does.
     """
 
     version: int = 1
@@ -70,6 +73,7 @@ class Heartbeat(Value, frozen=True, kw_only=True):
     attempts: dict[str, Phase] = {}
     free: Capacity
     retry_after: float | None = None
+    pause: str = ""
     at: Utc
 
 

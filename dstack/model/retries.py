@@ -12,7 +12,7 @@ def retries_left(job: Job, state: JobState, reason: Reason) -> int:
     """How many further attempts this reason allows, those used up in this generation taken off."""
     if reason in NEVER:
         return 0
-    used = [attempt.revoked.reason for attempt in state.tried if attempt.revoked]
+    used = [attempt.revoked.reason for attempt in state.tried if attempt.revoked and attempt.revoked.begun]
     return max(_asked(job, used, reason), ALWAYS.get(reason, 0) - used.count(reason))
 
 

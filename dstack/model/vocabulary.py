@@ -18,12 +18,13 @@ NOW = (
     "retry",
     "matrix",
     "cache",
+    "labels",
 )
 LATER = frozenset(
-    {"shell", "secrets", "volumes", "cache-dirs", "metrics", "max-parallel", "labels", "on"},
+    {"shell", "secrets", "volumes", "cache-dirs", "metrics", "max-parallel", "on"},
 )
-RESOURCES_NOW = ("cpu", "memory", "shm-size")
-RESOURCES_LATER = frozenset({"gpu", "interruptible"})
+RESOURCES_NOW = ("cpu", "memory", "gpu", "shm-size")
+RESOURCES_LATER = frozenset({"interruptible"})
 
 _IN_COMMANDS = "put it into `commands`"
 _AS_VARIABLES = "write variables into .dstack/variables.yaml"
@@ -46,11 +47,12 @@ _OTHERS = {
     "outs": "write `artifacts`",
     "outputs": "write `artifacts`",
     "output": "write `artifacts`",
-    "gpus": "write `resources: {gpu: n}`, once that is supported",
-    "gpu": "write `resources: {gpu: n}`, once that is supported",
+    "gpus": "write `resources: {gpu: n}`",
+    "gpu": "write `resources: {gpu: n}`",
     "cpu": "write `resources: {cpu: n}`",
     "memory": "write `resources: {memory: 8GB}`",
-    "runs-on": "write `resources`",
+    "runs-on": "write `resources`, or `labels`",
+    "tags": "write `labels`",
     "strategy": "write `matrix`",
     "variables": _AS_VARIABLES,
     "vars": _AS_VARIABLES,

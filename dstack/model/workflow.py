@@ -32,6 +32,7 @@ class Workflow:
     retry: Retry | None = None
     matrix: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     cache: bool = True
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from dstack.model.mapping_keys import Keys
 from dstack.model.problems import Mark, Misread, Problems, shown
 from dstack.model.workflow import Workflow
 from dstack.model.workflow_environment import environment, matrix
-from dstack.model.workflow_limits import duration, resources, retry, timeout
+from dstack.model.workflow_limits import duration, labels, resources, retry, timeout
 
 MAX_ARTIFACTS = 200
 
@@ -72,6 +72,7 @@ def _workflow(keys: Keys, needs: tuple[str, ...], allow_env: frozenset[str] | No
         retry=keys.read("retry", partial(retry, problems=problems), None),
         matrix=combined,
         cache=keys.read("cache", partial(fields.boolean, what="`cache`"), default=True),
+        labels=keys.read("labels", partial(labels, problems=problems), ()),
     )
 
 

@@ -1,17 +1,24 @@
-"""What a workflow may take: `resources`, `timeout`, `stop-grace` and `retry`."""
+"""What a workflow may take: `resources`, `timeout`, `stop-grace`, `retry`; and `labels`."""
 
 from functools import partial
 
 from dstack.model import fields, vocabulary
+from dstack.model.codec import lean
 from dstack.model.document import Mapping, Node, Scalar
-from dstack.model.job import Reason, Resources, Retry
+from dstack.model.job import Gpus, Reason, Resources, Retry
+from dstack.model.labels import label_problem
 from dstack.model.mapping_keys import Keys
 from dstack.model.problems import Misread, Problems, nearest, shown
 from dstack.model.units import parse_duration, parse_size
 
 MAX_CPU = 4096
+MAX_GPUS = 1024
+MAX_GPU_NAME = 100
+MAX_LABELS = 32
 MAX_RETRIES = 100
 LEAST_MEMORY = 6 * 1024 * 1024  # Docker refuses less
+
+GPU_OF = "/gpu"
 
 _RETRIED = tuple(reason for reason in Reason if reason not in {Reason.OK, Reason.STOPPED, Reason.ABORTED})
 
@@ -19,13 +26,60 @@ _RETRIED = tuple(reason for reason in Reason if reason not in {Reason.OK, Reason
 def resources(node: Node, problems: Problems) -> Resources:
     """What a runner must have free."""
     keys = Keys(fields.mapping(node, "`resources`"), problems)
-    gpus = frozenset(key.text for key, _ in keys.node.entries if key.text.endswith("/gpu"))
-    keys.refuse("resources", vocabulary.RESOURCES_NOW, vocabulary.RESOURCES_LATER | gpus)
+    named = tuple(key.text for key, _ in keys.node.entries if key.text.endswith(GPU_OF))
+    keys.refuse("resources", (*vocabulary.RESOURCES_NOW, *named), vocabulary.RESOURCES_LATER)
     return Resources(
         cpu=keys.read("cpu", partial(_cpu, problems=problems), None),
         memory=keys.read("memory", partial(_size, what="`memory`", least=LEAST_MEMORY), None),
         shm_size=keys.read("shm-size", partial(_size, what="`shm-size`", least=1), None),
+        gpu=_one_kind(keys, named),
     )
+
+
+def _one_kind(keys: Keys, named: tuple[str, ...]) -> Gpus | None:
+    """The GPUs of a job, which are all of one kind: `gpu: n`, `gpu: {count, name, memory}`, or `V100/gpu: n`."""
+    given = (*(["gpu"] if "gpu" in keys else []), *named)
+    for key, _ in keys.node.entries:
+        if key.text in given[1:]:
+            keys.problems.add(key.mark, f"a job gets GPUs of one kind: {given[0]} stands here already")
+    if not given:
+        return None
+    name = given[0].removesuffix(GPU_OF) if given[0] in named else ""
+    return keys.read(given[0], partial(_gpus, problems=keys.problems, name=name), None)
+
+
+def _gpus(node: Node, problems: Problems, name: str) -> Gpus | None:
+    count = partial(fields.integer, least=0, most=MAX_GPUS)
+    if not isinstance(node, Mapping) or name:
+        number, name, memory = count(node, "`gpu`"), _gpu_name(node, name), 0
+    else:
+        keys = Keys(node, problems)
+        keys.refuse("`gpu`", ("count", "name", "memory"), frozenset())
+        number = keys.read("count", partial(count, what="`count`"), 1)
+        name = keys.read("name", lambda found: _gpu_name(found, fields.text(found, "`name`")), "")
+        memory = keys.read("memory", partial(_size, what="`memory`", least=1), 0)
+    return lean(Gpus(count=number, name=name, memory=memory)) if number else None
+
+
+def _gpu_name(node: Node, name: str) -> str:
+    if len(name) <= MAX_GPU_NAME and name.isprintable() and (not name or any(map(str.isalnum, name))):
+        return name
+    raise Misread(node.mark, f"{shown(name)} can't be the name of a GPU: write it like V100, or RTX 3090")
+
+
+def labels(node: Node, problems: Problems) -> tuple[str, ...]:
+    """Labels that a runner must carry, each once."""
+    found = tuple(dict.fromkeys(fields.each(node, "`labels`", problems, _label)))
+    if len(found) > MAX_LABELS:
+        raise Misread(node.mark, f"{len(found)} labels are too many: name at most {MAX_LABELS}")
+    return found
+
+
+def _label(node: Node) -> str:
+    text = fields.text(node, "a label")
+    if problem := label_problem(text):
+        raise Misread(node.mark, problem)
+    return text
 
 
 def _cpu(node: Node, problems: Problems) -> float | None:
