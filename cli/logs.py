@@ -75,7 +75,7 @@ def command(  # noqa: PLR0913 (one for each option)
         tell(f"There is no log yet: {picked.name} has not started.")
         return
     for job in with_attempt(picked, attempt):
-        printer.lines(job, _chosen(_all_lines(_store(seen, picked.run), job), moment, tail))
+        printer.lines(job, _chosen(all_lines(_store(seen, picked.run), job), moment, tail))
 
 
 def since_moment(text: str, now: datetime) -> datetime:
@@ -108,7 +108,8 @@ def _store(seen: Seen, run: RunLine) -> Store:
     return seen.store(run.store)
 
 
-def _all_lines(store: Store, job: JobLine) -> Iterator[Line]:
+def all_lines(store: Store, job: JobLine) -> Iterator[Line]:
+    """The log of an attempt, as it is now. Raises as a store."""
     reader, together = LogReader(store, job.logs or ""), log_lines.Lines()
     while True:
         batch = reader.poll(whole=True)

@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import strategies as st
@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from dstack.model import keys
 from dstack.model.errors import Unavailable
 from dstack.store.chunk import CHUNK_BYTES, CHUNK_LIMIT, SYSTEM, Record, pack, seq_of
-from dstack.store.log_reader import AHEAD, LISTING_EVERY, LogReader
+from dstack.store.log_reader import AHEAD, LISTING_AFTER, LogReader
 from dstack.store.log_writer import LogWriter
 from dstack.store.memory import MemoryStore
-from dstack.store.store import Store
+from dstack.store.store import Head, Store
 
 PREFIX = "logs/run.0123456789ab/0123456789ab/1"
 RECORDS = st.lists(
@@ -86,7 +86,7 @@ def test_a_follower_looks_behind_a_missing_chunk_after_a_while() -> None:
     store.delete(keys.chunk(PREFIX, 1))
     reader = LogReader(store, PREFIX)
     assert output(reader.poll().records) == b"zero"
-    batches = [reader.poll() for _ in range(LISTING_EVERY)]
+    batches = [reader.poll() for _ in range(LISTING_AFTER)]
     told = [record for batch in batches for record in batch.records]
     assert told[0] == Record(SYSTEM, 1.0, b"[dstack: 3 bytes of this log are missing before part 2]\n")
     assert told[1].data == b"two"
@@ -173,3 +173,17 @@ def test_of_a_log_that_is_there_many_chunks_are_fetched_at_once() -> None:
     writer.close()
     assert whole(store) == (b"".join(b"%d\n" % number for number in range(3 * AHEAD)), True)
     assert len(together) == AHEAD
+
+
+def test_who_waits_for_a_quiet_log_asks_ever_less_what_lies_behind() -> None:
+    listings = []
+
+    class Counting(MemoryStore):
+        def list(self, prefix: str, *, after: str = "") -> Iterator[Head]:
+            listings.append(prefix)
+            return super().list(prefix, after=after)
+
+    reader = LogReader(Counting(), PREFIX)
+    for _ in range(1000):
+        assert reader.poll() == ((), False)
+    assert 5 <= len(listings) <= 8

@@ -9,8 +9,8 @@ from dstack.store.chunk import CHUNK_LIMIT, SYSTEM, Record, seq_of, unpack
 from dstack.store.store import Store
 
 POLL_BYTES = 8 * 1024 * 1024
-# How often it is asked, where the next chunk is absent, whether later ones are there.
-LISTING_EVERY = 10
+# Where the next chunk is absent it is asked so often, then half as often, … whether later ones are there.
+LISTING_AFTER, LISTING_EVERY = 10, 320
 # So many chunks are fetched at once, of a log that is far ahead of its reader.
 AHEAD = 8
 
@@ -32,7 +32,7 @@ class LogReader:
         self._seq = seq
         self._offset = 0 if seq == 0 else None
         self._at = 0.0
-        self._misses = 0
+        self._misses, self._listing = 0, LISTING_AFTER
         self._width = 0
         self.closed = False
 
@@ -93,7 +93,7 @@ class LogReader:
             return told
         told = self._gap(chunk.header.offset)
         self._seq += 1
-        self._misses = 0
+        self._misses, self._listing = 0, LISTING_AFTER
         self._offset = chunk.header.offset + chunk.header.size
         self._at = max([self._at, *(record.at for record in chunk.records)])
         self.closed = chunk.header.closing
@@ -109,8 +109,9 @@ class LogReader:
     def _skip(self, *, whole: bool) -> bool:
         """A chunk is absent: not yet written, unless there are later ones. Their offsets tell how much is lost."""
         self._misses += 1
-        if not whole and self._misses % LISTING_EVERY:
+        if not whole and self._misses < self._listing:
             return False
+        self._misses, self._listing = 0, min(2 * self._listing, LISTING_EVERY)
         after = keys.chunk(self._prefix, self._seq - 1) if self._seq else ""
         later = (seq_of(head.key) for head in self._store.list(f"{self._prefix}/", after=after))
         first = next((seq for seq in later if seq is not None), None)

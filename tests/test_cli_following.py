@@ -1,0 +1,86 @@
+"""Following logs: few requests where the store is elsewhere, and nothing is left out when it goes away."""
+
+import threading
+import time
+
+import pytest
+
+from cli import following
+from cli.following import Tails
+from cli.log_text import LogPrinter
+from dstack.model.errors import Unavailable
+from dstack.store.log_writer import LogWriter
+from dstack.store.memory import MemoryStore
+from tests.job_lines import running
+
+PREFIX = "logs/fast-rabbit-1.5ab98f2089ae/0123456789ab/"
+
+
+class Elsewhere(MemoryStore):
+    """Counts what is asked of it, and may be away for some questions."""
+
+    def __init__(self, away: int = 0) -> None:
+        super().__init__()
+        self.asked, self.away = 0, away
+        self._lock = threading.Lock()
+
+    def get(self, key: str, *, limit: int) -> bytes | None:
+        with self._lock:
+            self.asked += 1
+            self.away -= 1
+            if self.away >= 0:
+                msg = "nobody is there"
+                raise Unavailable(msg)
+        return super().get(key, limit=limit)
+
+
+def write(store: MemoryStore, key: str, *parts: bytes) -> LogWriter:
+    writer = LogWriter(store, key)
+    for part in parts:
+        writer.append([(1, 1.0, part)])
+        writer.flush()
+    return writer
+
+
+def test_a_store_elsewhere_is_asked_twice_a_second_for_each_log() -> None:
+    store, tails = Elsewhere(), Tails(printer=LogPrinter())
+    for number in range(3):
+        tails.open(running(f"{PREFIX}{number}"), f"{PREFIX}{number}", store)
+    begin = time.monotonic()
+    while time.monotonic() < begin + 1.2:
+        tails.show()
+    rounds = (time.monotonic() - begin) / following.AWAY_LOGS_SECONDS + 1
+    assert 3 * 2 <= store.asked <= 3 * rounds
+
+
+def test_many_logs_are_followed_at_once(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    store, tails = Elsewhere(), Tails(printer=LogPrinter())
+    for number in range(30):
+        write(store, f"{PREFIX}{number}", b"%d\n" % number, b"more of %d\n" % number).close()
+        tails.open(running(f"{PREFIX}{number}"), f"{PREFIX}{number}", store)
+    tails.show()
+    tails.drain()
+    assert capsysbinary.readouterr().out == b"".join(b"%d\nmore of %d\n" % (number, number) for number in range(30))
+
+
+def test_at_the_end_a_store_that_is_away_is_waited_for(
+    capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "AWAY_SECONDS", 0.01)
+    store, tails = Elsewhere(away=3), Tails(printer=LogPrinter())
+    write(store, f"{PREFIX}1", b"one\n", b"two\n").close()
+    tails.open(running(f"{PREFIX}1"), f"{PREFIX}1", store)
+    tails.drain()
+    shown = capsysbinary.readouterr()
+    assert shown.out == b"one\ntwo\n"
+    assert shown.err.count(b"the log can't be read: nobody is there") == 1
+
+
+def test_at_the_end_a_store_that_stays_away_is_given_up_with_the_way_out(
+    capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "DRAIN_SECONDS", 0.0)
+    store, tails = Elsewhere(away=1000), Tails(printer=LogPrinter())
+    tails.open(running(f"{PREFIX}1"), f"{PREFIX}1", store)
+    tails.drain()
+    assert b"`dstack logs` shows it when the store is back" in capsysbinary.readouterr().err
