@@ -24,7 +24,7 @@ class Kind(StrEnum):
     FOLDER = "folder"
 
 
-class Entry(Value, frozen=True, kw_only=True):
+class Entry(Value, frozen=True, kw_only=True, gc=False):
     """One path of a set.
 
     `path` is `/`-separated, relative to the repository's root, or absolute in a container. Where it is not UTF-8, `raw`

@@ -3,14 +3,15 @@
 import hashlib
 from dataclasses import dataclass, field
 
+import msgspec
+
 from dstack.model import packing
 from dstack.model.manifest import Pack
 from dstack.store.reading import Content
 from dstack.store.scanning import Found
 
 
-@dataclass(frozen=True, slots=True)
-class Where:
+class Where(msgspec.Struct, frozen=True, gc=False):
     """The bytes of a file in the store: the object of its digest, or those from `offset` on in a pack."""
 
     content: Content
@@ -18,8 +19,7 @@ class Where:
     offset: int = 0
 
 
-@dataclass(slots=True)
-class Member:
+class Member(msgspec.Struct, gc=False):
     """A file on its way into a pack. `data` is None where its digest was remembered and it need not be read yet."""
 
     found: Found

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import msgspec
+
 from dstack.store import beneath
 from dstack.store.digests import Stamp, now, stamp_of
 from dstack.store.parents import Parents
@@ -16,7 +18,7 @@ from dstack.store.scanning import Found
 PIECE = 1024 * 1024
 
 
-class Content(NamedTuple):
+class Content(msgspec.Struct, frozen=True, gc=False):
     """Digest, and bytes."""
 
     sha256: str

@@ -5,9 +5,9 @@ import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+
+import msgspec
 
 from dstack.model.manifest import Kind
 from dstack.store import beneath, paths
@@ -36,8 +36,11 @@ class Tree:
     absolute: Callable[[str], Path | None] = nowhere
 
 
-class Found(NamedTuple):
-    """A path: its name in the manifest, and where it is: `parts` beneath the folder `base`. Files have a `stamp`."""
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """A path: its name in the manifest, and where it is: `parts` beneath the folder `base`. Files have a `stamp`.
+
+    There may be very many: the garbage collector need not look at them.
+    """
 
     path: bytes
     base: Path
@@ -127,7 +130,7 @@ class _Walk:
 
     def _inside(self, root: int, folder: Found) -> None:
         with beneath.folder(root, folder.parts) as descriptor:
-            for name, entry in _names(descriptor):
+            for name, entry in _entries(descriptor):
                 self._seen += 1
                 path = folder.path + b"/" + name if folder.parts else name
                 with suppress(FileNotFoundError):
@@ -148,10 +151,10 @@ class _Walk:
         self._result.warnings.append(f"artifact {self._artifact!r} {text}")
 
 
-def _names(folder: int) -> list[tuple[bytes, os.DirEntry[str]]]:
+def _entries(folder: int) -> list[tuple[bytes, os.DirEntry[str]]]:
     with os.scandir(folder) as entries:
-        named = [(os.fsencode(entry.name), entry) for entry in entries]
-    return sorted((one for one in named if not one[0].startswith(PART)), key=itemgetter(0))
+        named = {os.fsencode(entry.name): entry for entry in entries}
+    return [(name, named[name]) for name in sorted(named) if not name.startswith(PART)]
 
 
 def _found(parent: int, about: os.stat_result, path: bytes, base: Path, parts: tuple[bytes, ...]) -> Found | None:
