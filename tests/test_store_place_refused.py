@@ -98,7 +98,9 @@ def test_no_file_gains_rights_beyond_permissions(store: FolderStore, next_job: P
     assert stat.S_IMODE((next_job / "a").stat().st_mode) == 0o755
 
 
-@pytest.mark.parametrize(("size", "stored"), [(1, b"y"), (1, b"xx"), (2, b"x"), (-5, b"x"), (0, b"x"), (1, b"")])
+@pytest.mark.parametrize(
+    ("size", "stored"), [(1, b"y"), (1, b"xx"), (2, b"x"), (-5, b"x"), (0, b"x"), (1, b""), (2**62, b"x")]
+)
 def test_content_that_is_not_what_was_saved_is_never_put_in_place(
     store: FolderStore, next_job: Path, size: int, stored: bytes
 ) -> None:

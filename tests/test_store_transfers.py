@@ -334,5 +334,20 @@ def test_workers_hold_who_is_ahead_of_them() -> None:
     assert len(begun) == 50
 
 
-def test_giving_up_is_no_reason_to_throw_away_what_was_sent() -> None:
+@pytest.mark.parametrize("size", [4096, 2 * MIB, 70 * MIB])
+def test_a_save_that_is_ended_leaves_what_was_sent_to_the_next_one(tmp_path: Path, size: int) -> None:
+    raised: list[BaseException] = []
+
+    class Watched(MemoryStore):
+        def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
+            try:
+                return super().put(key, data, if_absent=if_absent, sent=sent)
+            except BaseException as error:
+                raised.append(error)
+                raise
+
+    with pytest.raises(Cancelled):
+        save(Watched(), files(tmp_path, 3, size), ("set",), progress=giving_up(size // 2))
+    # A store keeps the parts of a large object for Unavailable alone.
+    assert {type(error) for error in raised} == {GaveUp}
     assert issubclass(GaveUp, Unavailable)

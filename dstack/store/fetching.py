@@ -94,8 +94,7 @@ def opened(store: Store, sha256: str, path: str, span: Span | None) -> AbstractC
 def verify(store: Store, entry: Entry, size: int, sha256: str) -> None:
     """Raises Missing where that isn't what was saved."""
     if size != entry.size or sha256 != entry.sha256:
-        msg = f"the content of {entry.path} in the store {store.url} is damaged: it is not what was saved"
-        raise Missing(msg)
+        raise _damaged(store, entry)
 
 
 def _copy_part(store: Store, entry: Entry, target: int, start: int, count: Count) -> None:
@@ -104,6 +103,12 @@ def _copy_part(store: Store, entry: Entry, target: int, start: int, count: Count
         while at < end and (piece := source.read(min(PIECE, end - at))):
             at += beneath.write_at(target, piece, at)
             count(len(piece))
+    if at < end:  # whatever size a manifest claims, nothing is asked for behind the object's end
+        raise _damaged(store, entry)
+
+
+def _damaged(store: Store, entry: Entry) -> Missing:
+    return Missing(f"the content of {entry.path} in the store {store.url} is damaged: it is not what was saved")
 
 
 def _take(digest: "hashlib._Hash", target: int, start: int) -> int:

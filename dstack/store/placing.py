@@ -50,7 +50,7 @@ def put_in_place(store: Store, steps: Iterable[Step], packs: Sequence[Pack], tal
     folders = [step for step in ordered if step.entry.kind is Kind.FOLDER]
     _each(folders, lambda step, parent: _folder(parent, step.parts[-1]))
     with Workers(store.width) as workers:
-        tally.watch(workers.check)
+        tally.watch(workers)
         _Files(store, packs, tally, workers).begin([step for step in ordered if step.entry.kind is Kind.FILE])
     # Links last: nothing of the set itself can then lead a file astray.
     links = [step for step in ordered if step.entry.kind is Kind.LINK]

@@ -3,16 +3,14 @@
 import threading
 from collections.abc import Callable
 
+from dstack.store.workers import Workers
+
 # Bytes done, bytes in all. What it raises ends the transfer.
 Progress = Callable[[int, int], None]
 
 
 def silent(_done: int, _total: int) -> None:
     """Progress that nobody watches."""
-
-
-def _go_on() -> None:
-    """Nothing has failed."""
 
 
 class Tally:
@@ -22,20 +20,29 @@ class Tally:
         """`total` in bytes."""
         self._total = total
         self._progress = progress
-        self._check: Callable[[], None] = _go_on
+        self._workers: Workers | None = None
         self._done = 0
         self._lock = threading.Lock()
 
-    def watch(self, check: Callable[[], None]) -> None:
-        """From now on this is called before each count; what it raises ends the work that counts."""
-        self._check = check
+    def watch(self, workers: Workers) -> None:
+        """From now on these do the work, and raise what ends it."""
+        self._workers = workers
 
     def add(self, size: int) -> None:
-        """So many bytes more are dealt with; 0 only asks whether to go on."""
-        self._check()
+        """So many bytes more are dealt with; 0 only asks whether to go on. Raises GaveUp where not.
+
+        Who sends then knows of no error of its own, and leaves what has arrived for the next time.
+        """
+        if self._workers is not None:
+            self._workers.check()
         with self._lock:
             self._done += size
-            self._progress(self._done, self._total)
+            try:
+                self._progress(self._done, self._total)
+            except BaseException as error:
+                if self._workers is not None:
+                    raise self._workers.give_up(error) from error
+                raise
 
 
 class Meter:

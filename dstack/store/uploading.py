@@ -58,7 +58,7 @@ class Upload:
     def _round(self, files: Sequence[Found], width: int, *, trusting: bool) -> list[tuple[Found, Content]]:
         """Those that are like one before are left to be looked up when all threads are done."""
         with Workers(width) as workers:
-            self.tally.watch(workers.check)
+            self.tally.watch(workers)
             alike = list(self._pack([one for one in files if one.size <= packing.SMALL], workers, trusting=trusting))
             for found in (one for one in files if packing.SMALL < one.size <= LARGE):
                 workers.start(partial(self._alone, found))

@@ -41,6 +41,11 @@ class Workers:
             msg = "another part of this transfer failed"
             raise GaveUp(msg)
 
+    def give_up(self, error: BaseException) -> GaveUp:
+        """Stop all for this error; what to raise instead of it here."""
+        self._fail(error)
+        return GaveUp("this transfer was ended")
+
     def __enter__(self) -> Self:
         return self
 
