@@ -10,6 +10,7 @@ from cli import checks
 from cli.checks import Check, Result
 from cli.door import GOOD, TROUBLE
 from cli.reading import Reader
+from cli.remote_checks import pace_check
 from cli.session import open_session
 from cli.terminal import clean, coloured, say
 from dstack.model.errors import DstackError
@@ -57,6 +58,7 @@ def all_checks(folder: Path) -> Iterator[Check]:
     if seen.repository is None:
         yield Check(name="set up", result=Result.ODD, text="not yet: `dstack init` does it, and so does the first run")
         return
+    yield pace_check(session, seen)
     yield checks.store_check(seen)
     yield checks.home_check(seen)
     yield checks.runners_check(Reader(session), seen)

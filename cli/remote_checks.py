@@ -1,0 +1,24 @@
+"""What `doctor` says of how the state remote is reached, and how often it may be pushed to."""
+
+from cli.checks import Check, Result
+from cli.session import Seen, Session
+from dstack.model.bucket import POLL_SECONDS, Reach, controller_pace, runner_pace
+
+
+def pace_check(session: Session, seen: Seen) -> Check:
+    """How soon daemons see and tell what is new; on a forge that throttles, why that takes so long."""
+    reach = session.remote.reach
+    polls = f"daemons look every {POLL_SECONDS[reach]:g} s"
+    if reach is Reach.FORGE or seen.settings.throttle:
+        why = "throttle: forge in the shared settings" if seen.settings.throttle else "the forge throttles pushes"
+        runner, controller = runner_pace(Reach.FORGE)[0], controller_pace(Reach.FORGE)[0]
+        text = f"{why}: {polls}, a runner pushes every {runner:g} s at most, a controller every {controller:g} s; "
+        return Check(name="pace", result=Result.GOOD, text=text + "a state remote of its own is faster")
+    here = "or when its files change, " if reach is Reach.LOCAL else ""
+    return Check(
+        name="pace", result=Result.GOOD, text=f"{polls}, {here}and push at most {_often(reach)} times a second"
+    )
+
+
+def _often(reach: Reach) -> str:
+    return f"{1 / runner_pace(reach)[0]:g}"
