@@ -84,3 +84,24 @@ def test_many_small_files_make_few_requests(tmp_path: Path, url: str, wire: Forw
     assert len(list(store.list("objects/"))) == len(manifest.packs) <= 3
     download(store, manifest, tmp_path / "down")
     assert shape(tmp_path / "down" / "set") == shape(tmp_path / "job" / "set")
+
+
+ROUND_TRIP = (
+    "import sys; from pathlib import Path; from dstack.store.artifacts import Tree, download, save; "
+    "from dstack.store.location import open_store; store = open_store(sys.argv[1], 'r1', create=True); "
+    "saved = save(store, Tree(root=Path(sys.argv[2])), ('set',)); "
+    "download(store, saved.manifest, Path(sys.argv[3])); "
+    "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+)
+
+
+def test_memory_stays_bounded_whatever_the_size(tmp_path: Path, s3: S3Server) -> None:
+    (tmp_path / "job" / "set").mkdir(parents=True)
+    for name, size in {"large": 160, **{f"medium {number}": 8 for number in range(16)}}.items():
+        with (tmp_path / "job" / "set" / name).open("wb") as file:
+            for _ in range(size):
+                file.write(os.urandom(MIB))
+    line = [sys.executable, "-c", ROUND_TRIP, s3.url(), str(tmp_path / "job"), str(tmp_path / "down")]
+    peak = subprocess.run(line, check=True, capture_output=True, text=True).stdout
+    assert int(peak) < 250 * 1024  # KiB
+    assert (tmp_path / "down" / "set" / "large").stat().st_size == 160 * MIB
