@@ -20,7 +20,7 @@ from runner.shipment import say
 from runner.streams import Stream
 from runner.unpack import unpack
 
-KILLED = 137
+KILLED, TERMINATED = 137, 143
 TERM_ALL = ["sh", "-c", "kill -TERM -1"]
 OWNER_SECONDS = 600
 
@@ -189,11 +189,7 @@ class DockerExecutor:
         self._give_back(following, state)
         found = self._engine.image(state.image)
         oom = state.oom and state.exit_code == KILLED
-        reason, message = (
-            (Reason.OOM, recipe.out_of_memory(following.launch.job.resources))
-            if oom
-            else recipe.shell_trouble(following.launch, state)
-        )
+        reason, message = _reason(following, state)
         return Exit(
             exit_code=state.exit_code,
             signal=9 if state.exit_code == KILLED else None,
@@ -235,6 +231,15 @@ class DockerExecutor:
 
     def _name(self, key: str) -> str:
         return f"dstack-{self._instance}-{key}"
+
+
+def _reason(following: Following, state: State) -> tuple[Reason | None, str]:
+    """What the exit code alone doesn't say. OOMKilled alone says only that some process of it was."""
+    if state.oom and state.exit_code == KILLED:
+        return Reason.OOM, recipe.out_of_memory(following.launch.job.resources)
+    if following.was_away and state.exit_code in (KILLED, TERMINATED):
+        return Reason.INTERRUPTED, "Docker was stopped or restarted on the runner, and ended the container"
+    return recipe.shell_trouble(following.launch, state)
 
 
 def tell(launch: Launch, text: str) -> None:

@@ -24,6 +24,8 @@ from runner.streams import Chunks, Stream
 
 USUAL = "unix:///var/run/docker.sock"
 SECONDS = 60
+# For what the runner must not wait long for: it has other jobs to look after.
+QUICK = 15
 PIDS = 16384
 # Of the log drivers this one alone keeps bytes that are not UTF-8. The sizes: never throw any of it away.
 LOG = {"max-size": "1000g", "max-file": "1", "compress": "false"}
@@ -36,8 +38,10 @@ class Engine:
         """Connect. Raises Unavailable."""
         settings = {"base_url": base_url} if base_url else usual()
         try:
-            answers(str(settings["base_url"]))
+            self._url = str(settings["base_url"])
+            answers(self._url)
             self._api = docker.APIClient(version="auto", timeout=SECONDS, num_pools=64, **settings)
+            self._quick = docker.APIClient(version=self._api.api_version, timeout=QUICK, **settings)
         except (errors.DockerException, requests.RequestException, OSError) as error:
             raise away(error) from error
 
@@ -45,7 +49,7 @@ class Engine:
         """The image of this name, if it is here."""
         inspect: Callable[[str], dict[str, Any]] = self._api.inspect_image
         try:
-            with translated():
+            with self._reached():
                 found = inspect(name)
         except Refused as refused:
             if refused.status == HTTPStatus.NOT_FOUND:
@@ -78,7 +82,7 @@ class Engine:
         url = f"{self._api.base_url}/v{self._api.api_version}/images/create"
         wanted = {"fromImage": repository, "tag": tag}
         headers = {"X-Registry-Auth": header} if header else {}
-        with translated():
+        with self._reached():
             response = self._api.post(url, params=wanted, headers=headers, stream=True, timeout=(SECONDS, None))
         with response, translated():
             if not response.ok:
@@ -101,7 +105,7 @@ class Engine:
             if container.gpus
             else None,
         )
-        with translated():
+        with self._reached():
             made = self._api.create_container(
                 container.image,
                 command=[],
@@ -118,7 +122,7 @@ class Engine:
 
     def start(self, name: str) -> None:
         """Start it. Raises Refused."""
-        with translated():
+        with self._reached():
             self._api.start(name)
 
     def attach(self, name: str) -> Stream:
@@ -132,7 +136,7 @@ class Engine:
     def _stream(self, method: str, name: str, what: str, wanted: Mapping[str, int]) -> Stream:
         # The SDK's own readers hide the streams' order or the connection: it is a requests.Session, and used as one.
         url = f"{self._api.base_url}/v{self._api.api_version}/containers/{name}/{what}"
-        with translated():
+        with self._reached():
             response = self._api.request(method, url, params=wanted, stream=True, timeout=None)
             response.raise_for_status()
         return Stream(response.raw.read, response.raw.fileno(), response.close)
@@ -140,7 +144,7 @@ class Engine:
     def wait(self, name: str, seconds: int) -> bool:
         """Wait for its end. False where it still runs after that time."""
         try:
-            with translated():
+            with self._reached():
                 self._api.wait(name, timeout=seconds)
         except Unavailable:
             return False
@@ -149,8 +153,8 @@ class Engine:
     def state(self, name: str) -> State | None:
         """What the engine knows of it; None where there is none."""
         try:
-            with translated():
-                found = self._api.inspect_container(name)
+            with self._reached():
+                found = self._quick.inspect_container(name)
         except Refused as refused:
             if refused.status == HTTPStatus.NOT_FOUND:
                 return None
@@ -168,44 +172,55 @@ class Engine:
 
     def kill(self, name: str, number: str) -> None:
         """Signal its first process; no error where it doesn't run."""
-        with ignoring(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.INTERNAL_SERVER_ERROR), translated():
-            self._api.kill(name, number)
+        with ignoring(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.INTERNAL_SERVER_ERROR), self._reached():
+            self._quick.kill(name, number)
 
     def execute(self, name: str, argv: list[str]) -> int:
         """Run a command in it as root; its exit code. Raises Refused."""
-        with translated():
-            made = self._api.exec_create(name, argv, user="0")
-            self._api.exec_start(made["Id"])
-            return int(self._api.exec_inspect(made["Id"]).get("ExitCode") or 0)
+        with self._reached():
+            made = self._quick.exec_create(name, argv, user="0")
+            self._quick.exec_start(made["Id"])
+            return int(self._quick.exec_inspect(made["Id"]).get("ExitCode") or 0)
 
     def remove(self, name: str) -> None:
         """Kill and remove it with its anonymous volumes; no error where there is none."""
-        with ignoring(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT), translated():
+        with ignoring(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT), self._reached():
             self._api.remove_container(name, force=True, v=True)
 
     def labelled(self, label: str) -> list[Mapping[str, str]]:
         """The labels of all containers that carry this one (`NAME=VALUE`)."""
-        with translated():
-            found = self._api.containers(all=True, filters={"label": [label]})
+        with self._reached():
+            found = self._quick.containers(all=True, filters={"label": [label]})
         return [one.get("Labels") or {} for one in found]
 
     @contextmanager
     def archive(self, name: str, path: str) -> Iterator[tarfile.TarFile | None]:
         """What stands at `path` in it, as a tar archive to be read once; None where nothing does."""
         try:
-            with translated():
+            with self._reached():
                 chunks, _ = self._api.get_archive(name, path)
         except Refused as refused:
             if refused.status == HTTPStatus.NOT_FOUND:
                 yield None
                 return
             raise
-        with translated(), tarfile.open(fileobj=io.BufferedReader(Chunks(chunks)), mode="r|") as archive:
+        with self._reached(), tarfile.open(fileobj=io.BufferedReader(Chunks(chunks)), mode="r|") as archive:
             yield archive
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Errors translated. The SDK isn't asked where nobody answers: it would leave a socket open each time."""
+        try:
+            answers(self._url)
+        except OSError as error:
+            raise away(error) from error
+        with translated():
+            yield
 
     def close(self) -> None:
         """Close the connections."""
         self._api.close()
+        self._quick.close()
 
 
 def pull_lines(raw: Iterable[bytes]) -> Iterator[dict[str, Any]]:
@@ -241,6 +256,7 @@ def answers(url: str) -> None:
     """Try the socket before the SDK does, which leaves one open that nobody answers. Raises OSError."""
     if url.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(QUICK)
             probe.connect(url.removeprefix("unix://"))
 
 

@@ -39,6 +39,8 @@ class Following:
         """Nothing is read yet. `ended` makes an exit of the container's last state; it may raise Unavailable."""
         self.exit: Exit | None = None
         self.launch, self.name = launch, name
+        # Whether the engine was away at any time.
+        self.was_away = False
         self._engine, self._ended = engine, ended
         self._stream: Stream | None = None
         self._closed = threading.Event()
@@ -85,6 +87,7 @@ class Following:
                     return self._ended(self, state)
             except (Unavailable, NotWritten) as error:
                 full += isinstance(error, NotWritten)
+                self.was_away |= isinstance(error, Unavailable)
                 if full == FULL_TRIES:
                     raise
                 self._rest(pause)

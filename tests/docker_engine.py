@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,15 +120,28 @@ def begun(note: Path) -> DockerEngine:
     pytest.fail(f"dockerd doesn't start: {log[-2000:]}")
 
 
+@contextmanager
+def alone(*way: str) -> Iterator[DockerEngine]:
+    """An engine of a test's own, to be stopped, hung and filled."""
+    folder = Path(tempfile.mkdtemp(prefix="dstack-docker-", dir="/tmp"))
+    engine = at(folder)
+    try:
+        assert is_started(engine, way), (folder / "log").read_text(errors="replace")[-2000:]
+        yield engine
+    finally:
+        stop(engine)
+
+
 def at(folder: Path) -> DockerEngine:
     """The engine in this folder."""
     return DockerEngine(f"unix://{folder}/socket", folder)
 
 
-def is_started(engine: DockerEngine, way: Iterable[str]) -> bool:
+def is_started(engine: DockerEngine, way: Sequence[str]) -> bool:
     """Start it in this way; whether it answers."""
     folder = engine.folder
-    kept = ("--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid")
+    data = () if any(option.startswith("--data-root") for option in way) else ("--data-root", f"{folder}/data")
+    kept = (*data, "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid")
     alone = ("--iptables=false", "--ip6tables=false", "--ip-masq=false", "--ip-forward=false")
     # Not by subprocess, which holds that who starts a process also waits for it: another worker may be the last.
     log = (os.POSIX_SPAWN_OPEN, 2, f"{folder}/log", os.O_CREAT | os.O_WRONLY, 0o644)

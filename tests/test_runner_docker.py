@@ -124,7 +124,44 @@ def test_more_memory_than_the_limit_is_told(
     resources = Resources(memory=64 * 1024**2)
     exit_ = run(executor, launch(tmp_path, script, job={"image": docker_engine.python(), "resources": resources}))
     assert (exit_.exit_code, exit_.oom, exit_.reason) == (137, True, Reason.OOM)
-    assert "raise resources.memory" in exit_.message
+    assert "its limit of 64MiB: raise resources.memory" in exit_.message
+
+
+def test_a_child_that_is_killed_for_memory_is_the_jobs_own_affair(
+    executor: DockerExecutor, docker_engine: DockerEngine, tmp_path: Path
+) -> None:
+    script = "python -c 'x = bytearray(300_000_000)' || echo went on"
+    resources = Resources(memory=64 * 1024**2)
+    one = launch(tmp_path, script, job={"image": docker_engine.python(), "resources": resources})
+    exit_ = run(executor, one)
+    assert (exit_.exit_code, exit_.oom, exit_.reason) == (0, False, None)
+    assert b"went on" in output(one.folder)
+
+
+def test_abuse_is_contained_and_ends_within_its_grace(executor: DockerExecutor, image: str, tmp_path: Path) -> None:
+    script = (
+        "trap '' TERM; mkdir -p deep many; d=deep; for i in $(seq 60); do d=$d/d; done; mkdir -p $d;"
+        "(cd many; seq 10000 | xargs touch); for i in $(seq 200); do sleep 600 & done; echo ready; wait"
+    )
+    one = launch(tmp_path, script, job={"image": image})
+    executor.start(one)
+    until(shows(one, b"ready"))
+    executor.signal(one.key, Signal.TERM)
+    executor.signal(one.key, Signal.KILL)
+    assert ended(executor, one.key, 10).exit_code == 137
+    executor.remove(one.key)
+    assert len(list((one.tree / "many").iterdir())) == 10000
+
+
+def test_a_fork_bomb_meets_its_limit(
+    executor: DockerExecutor, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.engine.PIDS", 50)
+    one = launch(tmp_path, "bomb() { bomb | bomb & }; bomb; sleep 600", job={"image": image})
+    executor.start(one)
+    until(lambda: shows(one, b"an't fork")() or executor.exited(one.key) is not None)
+    executor.signal(one.key, Signal.KILL)
+    assert ended(executor, one.key, 10).exit_code != 0
 
 
 def test_a_partial_line_shows_at_once(executor: DockerExecutor, image: str, tmp_path: Path) -> None:

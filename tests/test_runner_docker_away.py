@@ -1,0 +1,112 @@
+"""An engine that is stopped, hangs, or has a full disk: what runs goes on or is told, and the runner with it."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from dstack.model.errors import Unavailable
+from dstack.model.job import Reason
+from runner.container import DockerExecutor
+from runner.executor import StartFailed
+from tests import docker_engine
+from tests.attempts import ended, launch, output, shows, until
+from tests.docker_engine import DockerEngine, alone
+
+pytestmark = pytest.mark.docker
+
+COUNT = "i=0; while [ $i -lt 150 ]; do i=$((i+1)); echo line $i; sleep 0.02; done; exit 7"
+LINES = b"".join(b"line %d\n" % number for number in range(1, 151))
+
+
+def pid_of(engine: DockerEngine) -> int:
+    return int((engine.folder / "pid").read_text())
+
+
+@contextmanager
+def hung(engine: DockerEngine) -> Iterator[None]:
+    os.kill(pid_of(engine), signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid_of(engine), signal.SIGCONT)
+
+
+@pytest.mark.parametrize(("survives", "adopted"), [(True, False), (True, True), (False, False)])
+def test_a_restarted_engine_loses_no_line_and_no_exit_code(tmp_path: Path, *, survives: bool, adopted: bool) -> None:
+    way = ["--live-restore"] if survives else []
+    with alone(*way) as engine:
+        executor = DockerExecutor(lambda: None, instance="away", base_url=engine.url)
+        one = launch(tmp_path, COUNT, job={"image": engine.busybox()})
+        executor.start(one)
+        until(shows(one, b"line 10\n"))
+        pid = pid_of(engine)
+        os.kill(pid, signal.SIGTERM)
+        docker_engine.wait_for_end(pid)
+        if adopted:
+            executor.close()
+        assert docker_engine.is_started(engine, way)
+        if adopted:
+            executor = DockerExecutor(lambda: None, instance="away", base_url=engine.url)
+            assert executor.adopt(one)
+        exit_ = ended(executor, one.key, 40)
+        executor.remove(one.key)
+        executor.close()
+    got = output(one.folder)
+    if survives:
+        assert (exit_.exit_code, exit_.reason, got) == (7, None, LINES)
+    else:
+        assert LINES.startswith(got)
+        assert exit_.exit_code == 143
+        assert exit_.reason is Reason.INTERRUPTED
+
+
+def test_a_hung_engine_is_not_waited_for_and_its_jobs_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.engine.QUICK", 1)
+    with alone() as engine:
+        executor = DockerExecutor(lambda: None, instance="away", base_url=engine.url)
+        one = launch(tmp_path, COUNT, job={"image": engine.busybox()})
+        executor.start(one)
+        until(shows(one, b"line 10\n"))
+        with hung(engine):
+            with pytest.raises(Unavailable, match="can't be reached"):
+                executor.leftovers()
+            assert executor.exited(one.key) is None
+        assert ended(executor, one.key, 40).exit_code == 7
+        executor.remove(one.key)
+        executor.close()
+    assert output(one.folder) == LINES
+
+
+def test_a_full_disk_of_the_engine_is_told(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(data)], check=True)
+    try:
+        with alone(f"--data-root={data}") as engine:
+            executor = DockerExecutor(lambda: None, instance="away", base_url=engine.url)
+            image = engine.busybox()
+            first = launch(tmp_path, "echo fine", key="a.1", job={"image": image})
+            executor.start(first)
+            assert ended(executor, first.key).exit_code == 0
+            filler = data / "filler"
+            subprocess.run(["sh", "-c", f"cat /dev/zero > {filler}"], check=False, capture_output=True)
+            second = launch(tmp_path, "true", key="b.1", job={"image": image})
+            with pytest.raises(StartFailed, match="free some space") as failed:
+                executor.start(second)
+            assert failed.value.reason is Reason.DISK_FULL
+            filler.unlink()
+            executor.start(second)
+            assert ended(executor, second.key).exit_code == 0
+            for one in (first, second):
+                executor.remove(one.key)
+            assert executor.leftovers() == ()
+            executor.close()
+    finally:
+        for mount in reversed(docker_engine.mounts(data)):
+            subprocess.run(["umount", "--lazy", mount], check=True)
+        subprocess.run(["umount", "--lazy", str(data)], check=True)
