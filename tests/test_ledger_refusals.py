@@ -105,6 +105,8 @@ LASTING = [
     ("GitLab: You are not allowed to push code to this project.\nfatal: Could not read from remote", "right to push"),
     ("remote: GitLab: You are not allowed to force push code to a protected branch on this project.", "exempt"),
     ("fatal: remote error: access denied or repository not exported: /x.git", "address"),
+    ("shallow update not allowed", "--unshallow"),
+    ("missing necessary objects: fatal: bad object refs/dstack/x", "restore that file"),
     ("fatal: remote error: service not enabled: /x.git", "right to push"),
     ("No ED25519 host key is known for [127.0.0.1]:2222 and you have requested strict checking.", "known_hosts"),
     ("Host key verification failed.\nfatal: Could not read from remote repository.", "known_hosts"),

@@ -166,6 +166,26 @@ def test_a_state_remote_that_shares_no_history_with_the_code_gets_the_files_alon
     assert sh(there.repository, "rev-list", "--count", refs.snapshot(made.key)) == "1"
 
 
+def test_where_the_remote_has_the_history_the_snapshot_stands_on_it(there: There, tmp_path: Path) -> None:
+    here = place(there, tmp_path / "code")
+    sh(here.code.top, "push", "--quiet", "origin", "HEAD:refs/heads/main")
+    assert here.snapshot().commit == here.code.head
+    (here.code.top / "new.py").write_text("print('new')\n")
+    made = here.submit()
+    assert sh(there.repository, "rev-parse", f"{refs.snapshot(made.key)}^") == here.code.head
+
+
+@pytest.mark.lfs
+def test_a_remote_without_lfs_is_named(http: There, tmp_path: Path) -> None:
+    here = place(http, tmp_path / "code")
+    sh(here.code.top, "lfs", "install", "--local")
+    sh(here.code.top, "lfs", "track", "*.bin")
+    sh(here.code.top, "add", ".gitattributes")
+    (here.code.top / "big.bin").write_bytes(b"big" * 1000)
+    with pytest.raises(Failed, match=r"git LFS can't bring the large files to http://127.*use a remote that takes LFS"):
+        here.submit()
+
+
 def test_a_poll_of_http_is_one_fetch_and_an_unchanged_remote_costs_two_requests(http: There, tmp_path: Path) -> None:
     cache = http.cache(tmp_path / "cache")
     cache.push([RefUpdate(refs.runner("otter"), None, commit(cache, "x"))], atomic=True)

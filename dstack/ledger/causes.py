@@ -31,10 +31,14 @@ def _passing(what: str, way: str, *said: str) -> Cause:
 # The first that fits counts: what is said most exactly stands first.
 CAUSES = (
     _lasting(
+        "it lacks the commit at which this clone's history is cut off",
+        "`git fetch --unshallow`, or keep the state in a repository apart (dstack init --remote URL)",
+        r"shallow update not allowed",
+    ),
+    _lasting(
         "the file of a ref there is broken, and git takes no push until it is mended",
         "restore that file in the remote from a copy, or remove it",
         r"missing necessary objects",
-        r"bad object refs/",
     ),
     _lasting(
         "the forge lets nobody push CI files with this token, for it lacks the `workflow` scope",
