@@ -4,7 +4,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 
 from cli.session import Seen, Session
@@ -17,7 +17,7 @@ from dstack.model.refs import RunKey
 from dstack.store.location import open_store
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
-NOISY = ("apscheduler", "watchfiles", "docker", "urllib3")
+NOISY = ("apscheduler", "boto3", "botocore", "watchfiles", "docker", "urllib3")
 
 
 def controller_daemon(
@@ -48,10 +48,11 @@ def log_to_stderr(level: int = logging.INFO) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def on_signals(stop: Callable[[], None]) -> None:
-    """Have SIGTERM and SIGINT end a daemon in order. `stop` may take locks: a handler runs amid code that holds them.
+def on_signals(stop: Callable[[], None], numbers: Sequence[signal.Signals] = ENDING) -> None:
+    """Have SIGTERM and SIGINT, or those named, end a daemon in order.
 
-    So the handler only puts into a queue that takes no lock, and a thread obeys.
+    `stop` may take locks, and a handler runs amid code that holds them. So the handler only puts into a queue, which
+    takes no lock, and a thread obeys.
     """
     came: SimpleQueue[int] = SimpleQueue()
 
@@ -60,5 +61,5 @@ def on_signals(stop: Callable[[], None]) -> None:
             stop()
 
     threading.Thread(target=obey, name="signals", daemon=True).start()
-    for number in ENDING:
+    for number in numbers:
         signal.signal(number, lambda number, _frame: came.put(number))

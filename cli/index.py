@@ -29,5 +29,8 @@ COMMANDS: Mapping[str, Listed] = {
 RUNNER_COMMANDS: Mapping[str, Listed] = {
     "config": Listed("cli.runner_config", "Set what this machine offers, and to whom"),
     "start": Listed("cli.runner_start", "Pick up jobs and run them, until interrupted"),
+    "drain": Listed("cli.runner_drain", "Let it finish what it has begun, and end"),
+    "install": Listed("cli.runner_install", "Write a systemd unit that starts it"),
+    "uninstall": Listed("cli.runner_uninstall", "Remove the systemd unit"),
     "status": Listed("cli.runner_status", "What this machine's runner is doing"),
 }

@@ -37,6 +37,9 @@ Examples:
     metavar="N|none|auto",
     help="A GPU to offer, or 0='Tesla V100:16GB'; again for more.",
 )
+@click.option(
+    "--keep-free", metavar="SIZE", help="Begin no job with less free disk space, like 10GB; 0B: always begin."
+)
 @click.pass_obj
 def command(  # noqa: PLR0913 (one for each option)
     state: Path | None,
@@ -48,6 +51,7 @@ def command(  # noqa: PLR0913 (one for each option)
     cpu: float | None,
     memory: str | None,
     gpus: tuple[str, ...],
+    keep_free: str | None,
 ) -> None:
     """Set what this machine offers; without options, only print it."""
     folder = state or state_folder(os.environ)
@@ -61,6 +65,7 @@ def command(  # noqa: PLR0913 (one for each option)
         "cpu": cpu,
         "memory": parse_size(memory) if memory else None,
         "gpus": gpus or None,
+        "keep_free": parse_size(keep_free) if keep_free else None,
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if changes or before is None:

@@ -34,10 +34,14 @@ COLUMNS = (
     Column(title="UPDATED", least=10, rank=4),
 )
 LOST = "lost"
+SENTENCE = 200
 
 
 class RunnerLine(msgspec.Struct, frozen=True, kw_only=True):
-    """`runners --json`. `status`: live, draining, lost or gone. `jobs` are those in hand; `memory` in bytes."""
+    """`runners --json`. `status`: live, draining, lost or gone. `jobs` are those in hand; `memory` in bytes.
+
+    `pause`: why a live one begins nothing now, empty while it does.
+    """
 
     runner: str
     host: str
@@ -49,6 +53,7 @@ class RunnerLine(msgspec.Struct, frozen=True, kw_only=True):
     executors: tuple[str, ...]
     jobs: tuple[str, ...]
     updated_at: datetime
+    pause: str = ""
 
 
 @click.command(epilog=EXAMPLE)
@@ -120,6 +125,7 @@ def _line(one: Registration, where: tuple[Store | None, Mapping[tuple[str, str],
         executors=one.executors,
         jobs=tuple(key.partition(".")[0] for key, phase in held if phase is not Phase.ENDED),
         updated_at=max(beat.modified, one.at) if beat else one.at,
+        pause=beat.heartbeat.pause[:SENTENCE] if beat and beat.heartbeat.start == one.start else "",
     )
 
 
@@ -141,6 +147,6 @@ def _row(line: RunnerLine, now: datetime) -> list[str]:
         str(len(line.gpus)) if line.gpus else "",
         ",".join(line.labels),
         str(len(line.jobs)),
-        line.status,
+        f"{line.status}, {line.pause}" if line.pause and line.status == "live" else line.status,
         ago(line.updated_at, now),
     ]

@@ -15,13 +15,14 @@ from dstack.model.pool import Phase, RunnerState
 from dstack.model.world import Moment
 from runner import facts, reports
 from runner.correspondence import Correspondence
+from runner.disk import Guard
 from runner.duty import Duty, assigned, next_at, react
 from runner.exchange import Exchange, Exchanged, Wish
 from runner.heartbeat import Heart, Vitals
 from runner.held import Held
 from runner.journal import Journal
 from runner.lanes import Lane
-from runner.leaving import Leaving, Way, dropped, is_free
+from runner.leaving import Leaving, Way, dropped, has_let_go
 from runner.profile import Profile
 from runner.registering import Step
 from runner.reports import Report
@@ -51,6 +52,7 @@ class Agent:
         )
         self.heart.on_news = self.poke
         self._leaving: Leaving | None = None
+        self._guard = Guard(keep=profile.keep_free)
         self.tidied = threading.Event()
         held = {one.key: self.works.adopt(one, now) for one in journal.load(now)}
         self._duty = Duty(capacity=one.capacity, held=held, taking=False)
@@ -78,6 +80,21 @@ class Agent:
         self._inbox.put(lambda now: self._leave(way, now))
         self._bell.set()
 
+    def drain(self) -> None:
+        """Finish what has begun, give back what hasn't, then end. Without effect where it ends already."""
+        self._inbox.put(lambda now: self._leave(Way.DRAIN, now))
+        self._bell.set()
+
+    def undrain(self) -> None:
+        """Take jobs again, if it isn't too late."""
+        self._inbox.put(lambda _now: self._stay())
+        self._bell.set()
+
+    @property
+    def drained(self) -> bool:
+        """Whether it has ended so."""
+        return self.done and self._leaving is not None and self._leaving.way is Way.DRAIN
+
     def run(self) -> None:
         """Step until done, with threads for heartbeat and logs."""
         self.heart.start()
@@ -94,6 +111,7 @@ class Agent:
         while (news := self._next_news()) is not None:
             news(now)
         self._look_for_exits(now)
+        self._look_at_disk(now)
         self._decide(now)
         self._correspond(now)
         self._show()
@@ -138,8 +156,23 @@ class Agent:
             if held.phase is Phase.RUNNING and (exit_ := self.works.exit_of(held)) is not None:
                 self._duty = self._duty.put(facts.exited(held, exit_, now))
 
+    def _look_at_disk(self, now: Moment) -> None:
+        if now.ticks < self._guard.look_at:
+            return
+        before, self._guard = self._guard, self._guard.seen(self._tools.space(), now.ticks)
+        if bool(before.pause) != bool(self._guard.pause):
+            LOG.warning("%s", f"no job is begun: {self._guard.pause}" if self._guard.pause else "jobs are begun again")
+        if self._guard.sweep:
+            self.works.free_space()
+
+    def _why_idle(self) -> str:
+        """Why nothing is begun, and what waits may be taken back."""
+        draining = self._leaving is not None and self._leaving.way is Way.DRAIN
+        return "it is draining" if draining else self._guard.pause
+
     def _decide(self, now: Moment) -> None:
-        self._duty = replace(self._duty, taking=self._mail.registered and self._leaving is None)
+        taking = self._mail.registered and self._leaving is None and not self._guard.pause
+        self._duty = replace(self._duty, taking=taking)
         self._duty, actions = react(self._duty, now)
         try:
             self._journal.save(self._duty.held, now.ticks)
@@ -185,6 +218,7 @@ class Agent:
                 assignment=assignments.oid if assignments else None,
                 polls=self._mail.polls,
                 retry_after=self._mail.retry_after,
+                pause=self._why_idle(),
             )
         )
 
@@ -199,10 +233,18 @@ class Agent:
         """What to announce. `gone` only where nothing is left in hand."""
         if self._leaving is None:
             return RunnerState.LIVE
-        gone = self._leaving.goodbye is not None and is_free(self._duty)
-        return RunnerState.GONE if gone else RunnerState.DRAINING if self._leaving.way is Way.STOP else RunnerState.LIVE
+        if self._leaving.goodbye is not None and has_let_go(self._duty, self._leaving.way):
+            return RunnerState.GONE
+        return RunnerState.DRAINING if self._leaving.way in (Way.DRAIN, Way.STOP) else RunnerState.LIVE
+
+    def _stay(self) -> None:
+        if self._leaving is not None and self._leaving.way is Way.DRAIN and self._leaving.goodbye is None:
+            LOG.info("jobs are taken again")
+            self._leaving = None
 
     def _leave(self, way: Way, now: Moment) -> None:
+        if way is Way.DRAIN and self._leaving is not None:
+            return
         if self._leaving is None or self._leaving.way is not way:
             self._leaving = Leaving(way=way, since=now.ticks)
         if way is Way.STOP:
@@ -215,7 +257,7 @@ class Agent:
         elif self._leaving.goodbye is not None:
             told = self._mail.standing.step is Step.STAND and self._mail.standing.wanted.state is RunnerState.GONE
             late = now.ticks >= (self._leaving.deadline() or 0.0)
-            self.done = told or late or not is_free(self._duty) or not self._mail.registered
+            self.done = told or late or not has_let_go(self._duty, self._leaving.way) or not self._mail.registered
         elif self._leaving.is_ready(self._duty, now.ticks):
             self._leaving = replace(self._leaving, goodbye=now.ticks)
 

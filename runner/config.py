@@ -22,7 +22,7 @@ EXECUTORS = ("docker", "process")
 class RunnerConfig(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`remote`: a path or URL. `cpu` in cores and `memory` in bytes: None means what the machine has.
 
-    `gpus`: see `runner.nvidia.chosen`.
+    `gpus`: see `runner.nvidia.chosen`; `keep_free`: bytes, see `runner.disk`.
     """
 
     version: int = 1
@@ -33,6 +33,7 @@ class RunnerConfig(Value, frozen=True, kw_only=True, forbid_unknown_fields=True)
     cpu: float | None = None
     memory: int | None = None
     gpus: tuple[str, ...] | None = None
+    keep_free: int | None = None
 
     @property
     def capacity(self) -> Capacity:

@@ -25,6 +25,10 @@ class Trees(Protocol):
         """Take it back."""
         ...
 
+    def trim(self) -> None:
+        """Remove what nobody has."""
+        ...
+
 
 class Folders:
     """Implements `runner.preparing.Workspaces` below one folder."""
@@ -65,6 +69,10 @@ class Folders:
         if (self.folder(key) / TREE).exists():
             self._release(key)
         shutil.rmtree(self.folder(key), ignore_errors=True)
+
+    def trim(self) -> None:
+        """See Workspaces."""
+        self._trees.trim()
 
     def keys(self) -> tuple[str, ...]:
         """See Workspaces."""

@@ -29,6 +29,12 @@ class Vitals:
     assignment: str | None = None
     polls: int = 0
     retry_after: float | None = None
+    pause: str = ""
+
+    @property
+    def news(self) -> tuple[object, ...]:
+        """What the controller is to hear of soon."""
+        return self.attempts, self.pause
 
 
 class Heart:
@@ -71,7 +77,7 @@ class Heart:
     def show(self, vitals: Vitals) -> None:
         """Tell this from now on: at once in another store, soon where attempts changed, else with the next beat."""
         before, self.vitals = self.vitals, vitals
-        if (before.store, before.attempts) != (vitals.store, vitals.attempts):
+        if (before.store, before.news) != (vitals.store, vitals.news):
             self._wake.set()
 
     def turn(self) -> float:
@@ -97,7 +103,7 @@ class Heart:
     def _wanted_at(self, vitals: Vitals, now: float) -> float:
         if self._beat_at is None or vitals.store != self.beating_in:
             return now
-        changed = vitals.attempts != self._last.attempts
+        changed = vitals.news != self._last.news
         return self._beat_at + (min(AFTER_CHANGE, self._pause) if changed else self._pause)
 
     def _beat(self, vitals: Vitals, url: str, now: Moment) -> None:
@@ -117,6 +123,7 @@ class Heart:
                 attempts=vitals.attempts,
                 free=vitals.free,
                 retry_after=vitals.retry_after,
+                pause=vitals.pause,
                 at=now.wall,
             ),
         )

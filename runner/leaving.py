@@ -3,16 +3,23 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from dstack.model.pool import Phase
 from runner.duty import Duty
 from runner.held import Held
 
 GOODBYE_SECONDS = 5.0
+HANDBACK_SECONDS = 30.0
 DEAD_SECONDS = 30.0
 
 
 class Way(StrEnum):
-    """Leave the attempts running; interrupt and report them; or, because the name is another's, kill and drop them."""
+    """How.
 
+    DRAIN: finish what has begun, and give back what has not. LEAVE: leave the attempts running. STOP: interrupt and
+    report them. DROP, because the name is another's: kill and drop them.
+    """
+
+    DRAIN = "drain"
     LEAVE = "leave"
     STOP = "stop"
     DROP = "drop"
@@ -39,6 +46,9 @@ class Leaving:
             return True
         if self.way is Way.LEAVE:
             return not any(held.ended and not is_settled(held) for held in duty.held.values())
+        if self.way is Way.DRAIN and now >= self.since + HANDBACK_SECONDS:
+            # A controller that is away takes nothing back; that it hasn't begun is told by `gone`.
+            return has_let_go(duty, self.way)
         return is_free(duty)
 
 
@@ -50,6 +60,11 @@ def is_settled(held: Held) -> bool:
 def is_free(duty: Duty) -> bool:
     """Whether nothing is in hand any more."""
     return all(is_settled(held) for held in duty.held.values())
+
+
+def has_let_go(duty: Duty, way: Way) -> bool:
+    """Whether `gone` may be said: nothing is in hand, or only what a draining runner has never begun."""
+    return all(is_settled(held) or (way is Way.DRAIN and held.phase is Phase.WAITING) for held in duty.held.values())
 
 
 def dropped(duty: Duty) -> Duty:

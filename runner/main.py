@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from dstack import __version__
@@ -28,6 +28,7 @@ from dstack.store.store import Store
 from runner.agent import Agent
 from runner.codecache import CodeCache
 from runner.config import RunnerConfig
+from runner.disk import space_of
 from runner.executor import Executor
 from runner.folders import Folders
 from runner.journal import Journal, instance_of
@@ -35,7 +36,7 @@ from runner.lanes import Threads
 from runner.process import ProcessExecutor
 from runner.profile import Profile
 from runner.reports import Pace, pace_of
-from runner.statefolder import locked
+from runner.statefolder import forget_drain, is_asked_to_drain, locked
 from runner.works import Tools
 from runner.workspace import Workspaces
 
@@ -47,7 +48,7 @@ class RunnerParts:
     """What a runner is made of. `folder` is its state folder; `remote` the state remote.
 
     `store`: the URL where the shared settings name none. `private`: for the one run that names it. `poll` in seconds,
-    and `pace`: None means by how the remote is reached.
+    and `pace`: None means by how the remote is reached. `keep_free` in bytes, see `runner.disk`.
     """
 
     folder: Path
@@ -59,6 +60,7 @@ class RunnerParts:
     store: str | None = None
     private: bool = False
     takeover: bool = False
+    keep_free: int | None = None
     poll: float | None = None
     pace: Pace | None = None
 
@@ -72,6 +74,7 @@ def parts_of(config: RunnerConfig, folder: Path, remote: Remote) -> RunnerParts:
         capacity=config.capacity,
         executors=config.executors,
         labels=config.labels,
+        keep_free=config.keep_free,
     )
 
 
@@ -83,6 +86,8 @@ class RunnerDaemon:
         self._parts = parts
         self._agent: Agent | None = None
         self._wish: bool | None = None
+        self._wishes_drain = False
+        self._asked = False
         # Set when it is registered, has read what is assigned to it, and is about to end all else it finds.
         self.tidied = threading.Event()
 
@@ -92,6 +97,8 @@ class RunnerDaemon:
             agent = self._agent = self._make()
             agent.tidied = self.tidied
             _keep_name(self._parts, agent)
+            if self._wishes_drain:
+                agent.drain()
             if self._wish is not None:
                 agent.shutdown(stop_attempts=self._wish)
             remote = self._parts.remote
@@ -104,6 +111,8 @@ class RunnerDaemon:
             finally:
                 waker.stop()
                 thread.join()
+            if agent.drained:
+                forget_drain(self._parts.folder)
             if agent.failure:
                 raise Failed(agent.failure)
 
@@ -118,9 +127,25 @@ class RunnerDaemon:
         if self._agent is not None:
             self._agent.shutdown(stop_attempts=stop_attempts)
 
+    def drain(self) -> None:
+        """Have `run` end when what has begun is finished; nothing more is begun."""
+        self._wishes_drain = True
+        if self._agent is not None:
+            self._agent.drain()
+
     def _wake(self) -> None:
         if self._agent is not None:
             self._agent.wake()
+            self._obey(self._agent)
+
+    def _obey(self, agent: Agent) -> None:
+        """What stands in the state folder: asked by another process, and still wanted after a restart in the middle."""
+        before, self._asked = self._asked, is_asked_to_drain(self._parts.folder)
+        if self._asked and not before:
+            LOG.info("draining, as asked: no more jobs are taken (`dstack-runner drain --cancel` takes it back)")
+            agent.drain()
+        elif before and not self._asked:
+            agent.undrain()
 
     def _poke(self) -> None:
         if self._agent is not None:
@@ -137,6 +162,7 @@ class RunnerDaemon:
             store=parts.store or default_url(os.environ),
             pace=parts.pace or pace_of(remote.reach),
             takeover=parts.takeover,
+            keep_free=parts.keep_free,
         )
         tools = Tools(
             executors={name: self._executor(name, instance) for name in parts.executors},
@@ -147,6 +173,7 @@ class RunnerDaemon:
             open_store=stores(repository),
             lanes=Threads(),
             clock=moment,
+            space=partial(space_of, parts.folder),
             labels={"repository": repository, "runner": parts.name, "instance": instance},
         )
         return Agent(profile, ledger, Journal(parts.folder / "journal.json"), tools)
@@ -157,9 +184,16 @@ class RunnerDaemon:
         if name == "docker":
             from runner.container import DockerExecutor  # noqa: PLC0415 (its library is heavy)
 
-            return DockerExecutor(self._poke, instance=instance)
+            executor = DockerExecutor(self._poke, instance=instance)
+            threading.Thread(target=_warn_of_limits, args=(executor.try_limits,), name="limits", daemon=True).start()
+            return executor
         msg = f"there is no executor {name!r}"
         raise Failed(msg)
+
+
+def _warn_of_limits(try_limits: Callable[[], str]) -> None:
+    if warning := try_limits():
+        LOG.warning("%s", warning)
 
 
 def moment() -> Moment:

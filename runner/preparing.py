@@ -44,6 +44,10 @@ class Workspaces(Protocol):
         """Remove folder and tree. Idempotent."""
         ...
 
+    def trim(self) -> None:
+        """Remove what no attempt uses."""
+        ...
+
     def keys(self) -> tuple[str, ...]:
         """The attempts that have left anything."""
         ...

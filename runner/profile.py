@@ -11,13 +11,14 @@ from runner.reports import Pace
 class Profile:
     """`registration` lacks only the store. `store`: its URL, if the shared settings name none.
 
-    `takeover`: take the name from a live runner that has it.
+    `takeover`: take the name from a live runner that has it. `keep_free`: see `runner.disk`.
     """
 
     registration: Registration
     store: str
     pace: Pace = field(default_factory=Pace)
     takeover: bool = False
+    keep_free: int | None = None
 
     @property
     def rules(self) -> Rules:

@@ -15,6 +15,7 @@ from dstack.store.log_writer import LogWriter
 from runner import facts
 from runner.absolute import Exports, export_all
 from runner.cancelling import Cancel, Cancelled
+from runner.disk import Space
 from runner.duty import Action, Discard, Finish, Prepare, Send
 from runner.executor import OUTPUT, Executor, Exit, StartFailed
 from runner.finishing import Remains, finish
@@ -34,9 +35,13 @@ LOST = Exit(exit_code=None, reason=Reason.LOST, message="nothing was left of it 
 SEE_LOG = "the log of the runner says more; please report it"
 
 
+def _unknown() -> Space | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What the work is done with. `labels` mark what executors make."""
+    """What the work is done with. `labels` mark what executors make; `space` looks at the disk."""
 
     executors: Mapping[str, Executor]
     workspaces: Workspaces
@@ -44,6 +49,7 @@ class Tools:
     lanes: Lanes
     clock: Callable[[], Moment]
     labels: Mapping[str, str]
+    space: Callable[[], Space | None] = _unknown
 
 
 class Works:
@@ -98,6 +104,10 @@ class Works:
     def remove_leftovers(self, held: Mapping[str, Held]) -> None:
         """Remove what attempts left behind that nobody holds any more, in its own lane."""
         self._tools.lanes.run(Lane.REMOVE, lambda: self._remove_leftovers(frozenset(held)))
+
+    def free_space(self) -> None:
+        """Remove what can be made or fetched again, in its own lane."""
+        self._tools.lanes.run(Lane.REMOVE, self._free_space)
 
     def close(self) -> None:
         """Let go of everything; attempts go on."""
@@ -177,6 +187,12 @@ class Works:
                 self._tools.workspaces.remove(key)
         except Exception:
             LOG.exception("leftovers of earlier attempts could not be removed; the next start tries again")
+
+    def _free_space(self) -> None:
+        try:
+            self._tools.workspaces.trim()
+        except Exception:
+            LOG.exception("old work folders and the cache of code could not be removed")
 
     def _shipment(self, held: Held) -> Shipment:
         def open_writer() -> LogWriter:

@@ -63,6 +63,14 @@ class Workspaces:
         for old in surplus:
             old.remove()
 
+    def trim(self) -> None:
+        """Give the disk space of free slots and of the cached code back."""
+        with self._lock:
+            for slot in self._free:
+                slot.remove()
+            self._free = []
+        self._code.discard()
+
     def _take(self, snapshot: str) -> Slot:
         """A slot: best one that held this snapshot, or nothing; once there are enough, the one unused for longest."""
         with self._lock:

@@ -23,6 +23,7 @@ from dstack.store.log_reader import LogReader
 from dstack.store.memory import MemoryStore
 from dstack.store.store import Sent, Source, Store, unwatched
 from runner.agent import Agent
+from runner.disk import Space
 from runner.executor import OUTPUT, Exit, Launch, Signal
 from runner.facts import Given
 from runner.folders import Folders
@@ -129,6 +130,7 @@ class FakeTrees:
     trouble: Exception | None = None
     claimed: list[Path] = field(default_factory=list)
     released: list[Path] = field(default_factory=list)
+    trimmed: int = 0
 
     def claim(self, tree: Path) -> None:
         """See Trees."""
@@ -148,6 +150,10 @@ class FakeTrees:
     def release(self, tree: Path) -> None:
         """See Trees."""
         self.released.append(tree)
+
+    def trim(self) -> None:
+        """See Trees."""
+        self.trimmed += 1
 
 
 @dataclass
@@ -214,6 +220,7 @@ class Office:
     takeover: bool = False
     pace: Pace = field(default_factory=Pace)
     executors: tuple[str, ...] = ("process",)
+    space: Space | None = None
 
     def __post_init__(self) -> None:
         self.remote = MemoryRemote(repository=REPOSITORY)
@@ -243,6 +250,7 @@ class Office:
             lanes=Inline(),
             clock=self.moment,
             labels={},
+            space=lambda: self.space,
         )
         profile = Profile(registration=self.registration(), store=STORE, pace=self.pace, takeover=self.takeover)
         self.agent = Agent(profile, self.ledger, Journal(self.folder / "journal.json"), tools)

@@ -90,6 +90,9 @@ class EmptyTrees:
         tree.mkdir(parents=True)
         return tree
 
+    def trim(self) -> None:
+        """Nothing is kept here."""
+
     def release(self, tree: Path) -> None:
         shutil.rmtree(tree)
 

@@ -77,13 +77,12 @@ class Pool:
 
     def configure_runner(self, name: str = "runner", *options: str) -> None:
         words = ["--remote", str(self.remote), "--name", name, *options]
-        subprocess.run(
-            ["dstack-runner", "--state", str(self.folder / f"{name}-state"), "config", *words],
-            cwd=self.code,
-            env=self.environment,
-            check=True,
-            capture_output=True,
-        )
+        self.run("dstack-runner", "--state", str(self.folder / f"{name}-state"), "config", *words)
+
+    def run(self, *words: str) -> None:
+        """A command that must not fail."""
+        done = subprocess.run(words, cwd=self.code, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
 
     def kill(self, name: str) -> None:
         """`kill -9`, of the daemon alone."""
@@ -94,7 +93,7 @@ class Pool:
     def end(self) -> None:
         """Ask all daemons to end, and make sure that they do."""
         for daemon in self.daemons.values():
-            daemon.send_signal(signal.SIGTERM)
+            daemon.send_signal(signal.SIGINT)
         for daemon in self.daemons.values():
             try:
                 daemon.wait(15)

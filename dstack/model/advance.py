@@ -27,7 +27,7 @@ class RunnerFates:
     """What became of the runners: `lost` ones, the instance registered for each, (runner, attempt) pairs given up.
 
     `spared`: attempts that another controller, to whom the runner lives, gave it less than a lease ago. `gone`: ended
-    with nothing in hand. `waiting`: (runner, attempt) pairs not begun, by the heartbeat of the start that is registered,
+    with nothing in hand. `waiting`: (runner, attempt) pairs not begun, by the heartbeat of the registered start,
     with why it begins nothing now, if it doesn't. `gpus`: what each runner has.
     """
 

@@ -1,4 +1,4 @@
-"""Which job goes to which runner: by room, labels, executor and order; large jobs keep their turn (DESIGN section 7.1)."""
+"""Which job goes to which runner: by room, labels, executor, order; large jobs keep their turn (DESIGN section 7.1)."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -180,7 +180,7 @@ def _allowed(candidate: Candidate, room: Room) -> bool:
 
 def why_nowhere(candidate: Candidate, rooms: Sequence[Room]) -> str:
     """A sentence: what keeps every runner from taking this job."""
-    allowed = [room for room in rooms if _allowed(candidate, room)]
+    allowed = sorted((room for room in rooms if _allowed(candidate, room)), key=lambda room: room.runner)
     if not allowed:
         return "waits for a runner: none is live"
     reasons = "; ".join(f"{room.runner} {misfit(candidate.job, room) or room.closed}" for room in allowed[:3])
