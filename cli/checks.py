@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from cli.docker_ping import docker_answers
 from cli.reading import Reader
 from cli.runners import runner_lines
 from cli.session import Seen, Session
@@ -125,14 +124,6 @@ def _age(path: Path, now: float) -> float:
         return now - path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def docker_check() -> Check:
-    """An engine answers, for workflows with an image; others need none."""
-    if docker_answers():
-        return Check(name="docker", result=Result.GOOD, text="a Docker engine answers")
-    text = "no Docker engine answers here: workflows with an `image` run on machines where one does"
-    return Check(name="docker", result=Result.ODD, text=text)
 
 
 def home_check(seen: Seen) -> Check:

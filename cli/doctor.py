@@ -8,6 +8,7 @@ import msgspec
 
 from cli import checks
 from cli.checks import Check, Result
+from cli.docker_checks import docker_checks
 from cli.door import GOOD, TROUBLE
 from cli.reading import Reader
 from cli.remote_checks import pace_check
@@ -42,7 +43,7 @@ def command(folder: Path, *, as_json: bool) -> int:
 def all_checks(folder: Path) -> Iterator[Check]:
     """Each as it is done. What can't be looked at because of an earlier one is left out."""
     yield checks.git_check(folder)
-    yield checks.docker_check()
+    yield from docker_checks()
     try:
         session = open_session(folder)
         seen = session.poll()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.job import Reason
-from runner import handover, image, processes, pulling, recipe, script
+from runner import handover, image, limit_probe, limits, processes, pulling, recipe, script
 from runner.engine import Engine
 from runner.engine_values import Container, Refused, State
 from runner.executor import OUTPUT, Exit, Launch, Signal, StartFailed
@@ -126,6 +126,14 @@ class DockerExecutor:
             following.close()
         self._followed.clear()
         self._engine.close()
+
+    def try_limits(self) -> str:
+        """Empty, or a warning about limits that this engine does not enforce. Raises nothing: it is for the log."""
+        try:
+            names = limit_probe.without_effect(self._engine, self._instance)
+        except (Refused, Unavailable, ValueError, KeyError) as error:
+            return f"it could not be tried whether Docker enforces limits: {error}"
+        return limits.warning(names) if names else ""
 
     def export(self, key: str, path: str, target: Path) -> bool:
         """Copy what stands at the absolute `path` in the container to `target`, which must not exist.

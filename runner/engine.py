@@ -89,6 +89,17 @@ class Engine:
                 raise Refused(response.status_code, words_of(response))
             yield pull_lines(response.iter_lines())
 
+    def empty_image(self) -> str:
+        """A new image with nothing in it, and no name; its id."""
+        with self._reached():
+            said = self._api.import_image_from_data(bytes(10240))
+        return str(json.loads(said.splitlines()[-1])["status"])
+
+    def remove_image(self, image: str) -> None:
+        """Remove it; no error where there is none or it is in use."""
+        with ignoring(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT), self._reached():
+            self._api.remove_image(image)
+
     def create(self, container: Container) -> str:
         """Create it; its id. Raises Refused."""
         host = self._api.create_host_config(
