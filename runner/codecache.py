@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dstack.ledger import git
+from dstack.ledger import git, refusals
 from dstack.model import refs
 from dstack.model.errors import Unavailable
 from dstack.model.job import Reason
@@ -83,8 +83,11 @@ class CodeCache:
         if b"couldn't find remote ref" in result.err:
             msg = f"the code of run {key.name} is not on the remote (any more): submit the run again"
             raise StartFailed(Reason.CHECKOUT, msg)
-        msg = f"the code of run {key.name} can't be fetched: {result.reason}"
-        raise Unavailable(msg)
+        # What only a person can mend is waited for too: they may, and the run needn't be lost by it.
+        what, text = f"the code of run {key.name}", result.err.decode(errors="replace")
+        known = None if self.url.startswith("/") else refusals.explain(text, what, "can't be fetched")
+        msg = str(known) if known else f"{what} can't be fetched: {refusals.unlogged(result.reason)}"
+        raise Unavailable(msg, retry_after=refusals.retry_after(text))
 
     def _make(self) -> None:
         if (self.path / "whole").exists():

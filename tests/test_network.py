@@ -21,6 +21,7 @@ workflows:
 - name: train
   commands: ['for i in $(seq 20); do echo line $i; sleep 0.1; done; cat new.txt']
 - {name: quick, commands: ['echo quick']}
+- {name: slow, commands: ['echo slow; sleep 4']}
 """
 
 
@@ -119,9 +120,14 @@ def test_up_and_run_on_a_remote_that_throttles_take_four_pushes(tmp_path: Path) 
         at.eventually(lambda: any(one["status"] == "live" for one in at.json("runners")))
         counted = tmp_path / "pushes"
         hook(at.remote, "pre-receive", f"cat > /dev/null; echo push >> {counted}")
-        assert "quick" in at.dstack("run", "quick", "--name", "run-1", "-y")
+        at.dstack("run", "slow", "--name", "run-1", "-d")
+        at.eventually(lambda: at.status("run-1") == "RUNNING")
+        (job,) = at.view("run-1").state.jobs.values()
+        assert job.attempts[-1].started is None, "it is shown by the sign of life: no push is spent on it"
+        assert "slow" in at.dstack("logs", "-f", "run-1")
+        at.eventually(lambda: at.view("run-1").state.finished is not None)
         assert at.status("run-1") == "DONE"
-        time.sleep(1.5)
+        time.sleep(1.0)
         assert 3 <= len(counted.read_text().split()) <= 4
 
 
