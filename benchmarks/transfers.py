@@ -49,11 +49,11 @@ class Set:
         time.sleep(2.5)
 
     def change(self, folder: Path) -> None:
-        """One file, in its middle."""
+        """One file, in its middle, to what it never was before."""
         number = self.count // 2
         with (folder / f"{number // 100:03}" / f"{number:05}.bin").open("r+b") as file:
             file.seek(self.size // 2)
-            file.write(b"changed")
+            file.write(os.urandom(16))
 
 
 SETS = (

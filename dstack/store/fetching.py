@@ -18,7 +18,7 @@ from dstack.store.workers import Workers
 
 PIECE = 1024 * 1024
 # Of a large object, so much is fetched at once by each thread.
-PART = 8 * PIECE
+PART = 16 * PIECE
 # What nobody wants between two members of a pack is read over rather than asking the store once more.
 GAP = PIECE
 

@@ -24,7 +24,7 @@ from dstack.store.workers import Workers
 MODES = 0o777
 OURS = 0o700
 # A larger object comes in parts, several at once.
-LARGE = 16 * PIECE
+LARGE = 32 * PIECE
 _IN_THE_WAY = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY})
 
 
