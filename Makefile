@@ -15,7 +15,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
 # daemons.py is what the others start.
-BENCHMARKS := $(filter-out daemons,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out daemons transfer_tools,$(basename $(notdir $(wildcard benchmarks/*.py))))
 INSTALLED := pyproject.toml .ci/venv examples/digits/requirements.txt
 
 .DEFAULT_GOAL := help

