@@ -10,7 +10,6 @@ from queue import SimpleQueue
 from cli.session import Seen, Session
 from controller.main import ControllerDaemon, ControllerParts
 from dstack.ledger.cache import Cache
-from dstack.ledger.git import Context
 from dstack.ledger.gitledger import GitLedger
 from dstack.model.bucket import POLL_SECONDS
 from dstack.model.refs import RunKey
@@ -26,7 +25,7 @@ def controller_daemon(
     """A controller with a cache of its own. `poll`: seconds; `only`: for this run alone."""
     repository = seen.known_repository()
     remote, folder = session.remote, session.place / "controller"
-    cache = Cache(folder, remote.url, context=Context(folder=folder, environment=remote.environment))
+    cache = Cache(folder, remote.url, context=remote.context(folder))
     parts = ControllerParts(
         ledger=GitLedger(cache),
         store=seen.store_url,

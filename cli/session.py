@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.terminal import can_ask
-from dstack.ledger import records
+from dstack.ledger import git, records
 from dstack.ledger.cache import Cache
 from dstack.ledger.code import CodeRepository, find_code
 from dstack.ledger.git import Context
@@ -17,9 +17,13 @@ from dstack.ledger.objects import Damaged
 from dstack.ledger.remote import Remote
 from dstack.model import refs
 from dstack.model.errors import Failed, Invalid
+from dstack.model.s3_place import moved
 from dstack.model.settings import Settings, parse_settings, settings_text
 from dstack.store.location import default_url, open_store
 from dstack.store.store import Store
+
+# A snapshot may be large, and the way to the remote slow.
+PUSH_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +69,8 @@ class Seen:
         return self.settings.store_url or default_url(os.environ)
 
     def store(self, url: str | None = None) -> Store:
-        """The store at `url` (of a run), else of the settings. Raises Failed where it isn't ours."""
-        return open_store(url or self.store_url, self.known_repository(), create=False)
+        """The store at `url` (of a run; or where that has moved), else of the settings. Raises Failed: it isn't ours."""
+        return open_store(moved(self.settings.stores, url) if url else self.store_url, self.known_repository(), create=False)
 
     def known_repository(self) -> str:
         """The repository's id. Raises Invalid where it has none."""
@@ -88,7 +92,9 @@ def open_session(folder: Path, code: CodeRepository | None = None) -> Session:
         msg = f"can't create the folder {place} for what is fetched: {error.strerror}"
         raise Failed(msg) from error
     # At a terminal git and ssh may ask for what they need.
-    context = Context(folder=place, environment=remote.environment, prompt=remote.path is None and can_ask())
+    away = remote.path is None
+    timeout = PUSH_SECONDS if away else git.TIMEOUT
+    context = Context(folder=place, environment=remote.environment, prompt=away and can_ask(), timeout=timeout)
     cache = Cache(place / "cache", remote.url, borrow=code.objects, context=context)
     return Session(code=code, remote=remote, place=place, cache=cache)
 

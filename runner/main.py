@@ -14,7 +14,6 @@ from pathlib import Path
 
 from dstack import __version__
 from dstack.ledger.cache import Cache
-from dstack.ledger.git import Context
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.ledger import Ledger
 from dstack.ledger.remote import Remote
@@ -154,7 +153,7 @@ class RunnerDaemon:
     def _make(self) -> Agent:
         parts = self._parts
         remote, place = parts.remote, parts.folder / "cache"
-        ledger = GitLedger(Cache(place, remote.url, context=Context(folder=place, environment=remote.environment)))
+        ledger = GitLedger(Cache(place, remote.url, context=remote.context(place)))
         repository = _repository(ledger, parts)
         instance = instance_of(parts.folder)
         profile = Profile(

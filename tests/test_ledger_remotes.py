@@ -1,6 +1,7 @@
 """One suite for the ledger over every way to reach a remote: a path, git://, http with a password, and ssh."""
 
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -356,3 +357,17 @@ def test_a_git_without_a_terminal_cannot_ask_there(tmp_path: Path) -> None:
     out = git.output(Context(folder=top), "where").split()
     mine = subprocess.run(["ps", "-o", "sid=", "-p", str(os.getpid())], capture_output=True, check=True).stdout.split()
     assert out != mine
+
+
+def test_a_poll_that_hangs_is_ended_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the connection and says nothing, as behind a network that was cut."""
+    monkeypatch.setattr("dstack.ledger.cache._LOOK_SECONDS", 0.5)
+    repository = bare(tmp_path / "served/state.git")
+    server = HttpServer(tmp_path / "served", login=None)
+    with running(server):
+        there = There(repository, server.url("state.git"), server)
+        cache = there.cache(tmp_path / "cache")
+        cache.push([RefUpdate(refs.runner("otter"), None, commit(cache, "x"))], atomic=True)
+        cache.poll()
+    with socket.create_server(("127.0.0.1", server.port)), pytest.raises(Unavailable, match="took longer"):
+        cache.poll()

@@ -22,6 +22,8 @@ _LOOSE_REFS = 256
 _MANY = 20
 _ZERO = "0" * 40
 _TIDY_EVERY = 500
+# Of a poll that isn't the first. A runner that has not polled for two leases is taken for lost.
+_LOOK_SECONDS = 40.0
 # A local remote would look after each push whether to tidy itself; now and then is enough.
 _AUTOGC_EVERY = 50
 _NO_AUTOGC = "--receive-pack=git -c receive.autogc=false receive-pack"
@@ -135,7 +137,9 @@ class Cache:
         self._open()
 
     def _fetch_all(self) -> dict[str, str]:
-        result = self._run(*_FETCH, "--prune", self.url, *refs.POLLED)
+        # A connection that hangs must not keep a daemon from its next look for long.
+        context = replace(self.context, timeout=_LOOK_SECONDS if self._known else git.TIMEOUT)
+        result = self._run(*_FETCH, "--prune", self.url, *refs.POLLED, context=context)
         if result.status != 0:
             if self._is_away(result):
                 raise self._unreachable(result)
@@ -201,10 +205,10 @@ class Cache:
             self._run("pack-refs", "--all")
             self._loose = 0
 
-    def _run(self, *args: str) -> git.Result:
+    def _run(self, *args: str, context: Context | None = None) -> git.Result:
         """Run git in the cache. Raises Damaged where another process has thrown the folder away."""
         try:
-            return git.run(self.context, *args)
+            return git.run(context or self.context, *args)
         except Failed as error:
             if self.path.is_dir():
                 raise

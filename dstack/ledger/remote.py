@@ -7,9 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 from dstack.ledger.access import CREDENTIALS, Pairs, access
 from dstack.ledger.address import parse_address, without_credentials
+from dstack.ledger.git import TIMEOUT, Context
 from dstack.model.bucket import Reach
 from dstack.model.errors import Invalid
 
+_AWAY_SECONDS = 60.0
 _WAY_OUT = "give a remote's name, a URL, a folder, or `.` for this repository (dstack init --remote)"
 
 
@@ -31,6 +33,11 @@ class Remote:
     def objects(self) -> Path | None:
         """Its folder of objects, where it is on this machine."""
         return self.path / "objects" if self.path else None
+
+    def context(self, folder: Path) -> Context:
+        """How a daemon's git works in `folder` with this remote. A connection that hangs mustn't cost it two leases."""
+        timeout = TIMEOUT if self.path else min(TIMEOUT, _AWAY_SECONDS)
+        return Context(folder=folder, environment=self.environment, timeout=timeout)
 
 
 def choose_remote(settings: Mapping[str, str], top: Path, common: Path, reaching: Pairs = ()) -> Remote:
