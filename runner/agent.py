@@ -31,6 +31,7 @@ from runner.works import Fact, Tools, Works
 LOG = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 5.0
+SWEEP_SECONDS = 300.0
 
 
 class Agent:
@@ -54,6 +55,7 @@ class Agent:
         self._leaving: Leaving | None = None
         self._guard = Guard(keep=profile.keep_free)
         self.tidied = threading.Event()
+        self._sweep_at = 0.0
         held = {one.key: self.works.adopt(one, now) for one in journal.load(now)}
         self._duty = Duty(capacity=one.capacity, held=held, taking=False)
 
@@ -112,6 +114,7 @@ class Agent:
             news(now)
         self._look_for_exits(now)
         self._look_at_disk(now)
+        self._sweep(now)
         self._decide(now)
         self._correspond(now)
         self._show()
@@ -155,6 +158,11 @@ class Agent:
         for held in tuple(self._duty.held.values()):
             if held.phase is Phase.RUNNING and (exit_ := self.works.exit_of(held)) is not None:
                 self._duty = self._duty.put(facts.exited(held, exit_, now))
+
+    def _sweep(self, now: Moment) -> None:
+        if self.tidied.is_set() and now.ticks >= self._sweep_at:
+            self._sweep_at = now.ticks + SWEEP_SECONDS
+            self.works.remove_orphans(self._duty.held)
 
     def _look_at_disk(self, now: Moment) -> None:
         if now.ticks < self._guard.look_at:
@@ -203,6 +211,7 @@ class Agent:
         if self._mail.registered and not self.tidied.is_set() and result.whole:
             self.works.remove_leftovers(self._duty.held)
             self.tidied.set()
+            self._sweep_at = now.ticks + SWEEP_SECONDS
 
     def _pending(self) -> tuple[Report, ...]:
         return reports.pending(self._duty) if self._mail.registered else ()

@@ -23,6 +23,7 @@ from runner.unpack import unpack
 KILLED, TERMINATED = 137, 143
 TERM_ALL = ["sh", "-c", "kill -TERM -1"]
 OWNER_SECONDS = 600
+KILLED_SECONDS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -111,14 +112,17 @@ class DockerExecutor:
         following = self._followed.pop(key, None)
         if following is not None:
             following.close()
-        self._engine.remove(self._name(key))
+        name = self._name(key)
         if os.geteuid() != 0:
-            self._engine.remove(recipe.owner_name(self._name(key)))
+            if following is None or following.exit is None:
+                self._give_back_left(name)
+            self._engine.remove(recipe.owner_name(name))
+        self._engine.remove(name)
 
     def leftovers(self) -> tuple[str, ...]:
         """Keys of this runner's attempts that have a container. Raises Unavailable."""
         found = self._engine.labelled(f"{recipe.INSTANCE}={self._instance}")
-        return tuple(sorted(labels[recipe.KEY] for labels in found if recipe.KEY in labels))
+        return tuple(sorted({labels[recipe.KEY] for labels in found if recipe.KEY in labels}))
 
     def close(self) -> None:
         """Stop following; the containers go on."""
@@ -194,7 +198,7 @@ class DockerExecutor:
 
     def _concluded(self, following: Following, state: State) -> Exit:
         """The exit of a container in its last state."""
-        self._give_back(following, state)
+        self._give_back(following.name, state, (following.launch.tree, following.launch.folder))
         found = self._engine.image(state.image)
         oom = state.oom and state.exit_code == KILLED
         reason, message = _reason(following, state)
@@ -207,22 +211,34 @@ class DockerExecutor:
             image=found.digest if found else state.image,
         )
 
-    def _give_back(self, following: Following, state: State) -> None:
+    def _give_back(self, name: str, state: State, trees: Sequence[Path]) -> None:
         """Make what the container's root wrote ours, so that we can read and remove it; the inputs lie in `folder`."""
-        launch = following.launch
-        foreign = [] if os.geteuid() == 0 else handover.foreign(launch.tree, launch.folder)
+        foreign = [] if os.geteuid() == 0 else handover.foreign(*trees)
         if not foreign:
             return
-        made = recipe.owner(foreign, state.image, following.name)
+        labels = {label: state.labels[label] for label in (recipe.KEY, recipe.INSTANCE) if label in state.labels}
+        made = recipe.owner(foreign, state.image, name, labels)
         self._engine.remove(made.name)  # of a runner that died meanwhile
         try:
             self._engine.create(made)
             self._engine.start(made.name)
             self._engine.wait(made.name, OWNER_SECONDS)
+            after = self._engine.state(made.name)
+            if after is None or after.exit_code != 0:
+                logger.error("%s: what its container wrote can't be given back: has its image no `chown`?", name)
         except Refused:
-            logger.exception("the checkout can't be given back", extra={"attempt": following.launch.key})
+            logger.exception("the checkout can't be given back", extra={"container": name})
         finally:
             self._engine.remove(made.name)
+
+    def _give_back_left(self, name: str) -> None:
+        """The same for a container that nobody followed to its end."""
+        state = self._engine.state(name)
+        if state is None or state.status == "created":
+            return
+        self._engine.kill(name, "SIGKILL")
+        self._engine.wait(name, KILLED_SECONDS)
+        self._give_back(name, state, [path for path in state.binds if path.is_dir()])
 
     def _terminate(self, name: str) -> None:
         """SIGTERM to all of the container: from outside where we may, else from within."""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -179,6 +180,7 @@ class Engine:
             pid=state["Pid"],
             image=found["Image"],
             labels=found["Config"].get("Labels") or {},
+            binds=tuple(Path(one["Source"]) for one in found["Mounts"] if one["Type"] == "bind" and one["RW"]),
         )
 
     def kill(self, name: str, number: str) -> None:

@@ -26,7 +26,10 @@ class Image(NamedTuple):
 
 
 class State(NamedTuple):
-    """A container. `status` is the engine's word: created, running, exited, …; `pid` is on the engine's machine."""
+    """A container. `status` is the engine's word: created, running, exited, …; `pid` is on the engine's machine.
+
+    `binds` are the folders here that it may write in.
+    """
 
     id: str
     status: str
@@ -35,6 +38,7 @@ class State(NamedTuple):
     pid: int
     image: str
     labels: Mapping[str, str]
+    binds: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,10 +24,17 @@ def is_root(user: str) -> bool:
 def foreign(*trees: Path) -> list[Path]:
     """Those of the trees in which something is another user's."""
     mine = os.geteuid()
-    return [tree for tree in trees if any(path.lstat().st_uid != mine for path in paths(tree))]
+    return [tree for tree in trees if any(_is_foreign(path, mine) for path in paths(tree))]
 
 
 def paths(tree: Path) -> Iterator[Path]:
     """All paths below the tree that we may see, following no link."""
     for folder, folders, files in os.walk(tree):
         yield from (Path(folder, name) for name in (*folders, *files))
+
+
+def _is_foreign(path: Path, mine: int) -> bool:
+    """Another's, or a folder that we can't look into, which may hold what is."""
+    status = path.lstat()
+    closed = stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK | os.X_OK, follow_symlinks=False)
+    return status.st_uid != mine or closed

@@ -1,6 +1,6 @@
 """A launch as a container: mounts, limits, labels; and why an engine may refuse to start it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 
@@ -39,17 +39,17 @@ def container(launch: Launch, name: str, image: str, instance: str) -> Container
     )
 
 
-def owner(trees: Sequence[Path], image: str, name: str) -> Container:
+def owner(trees: Sequence[Path], image: str, name: str, labels: Mapping[str, str]) -> Container:
     """A container that gives the trees to their owner: root in a container owns what it wrote."""
     status = trees[0].stat()
-    give = f"chown -R {status.st_uid}:{status.st_gid} /given"
+    give = f"chown -hR {status.st_uid}:{status.st_gid} /given"
     return Container(
         name=owner_name(name),
         image=image,
         argv=("sh", "-c", give),
         environment={},
         folder="/",
-        labels={},
+        labels=labels,
         binds=tuple((tree, f"/given/{number}", False) for number, tree in enumerate(trees)),
         user="0",
     )

@@ -60,6 +60,7 @@ class Works:
         self._tools = tools
         self._post = post
         self._cancels: dict[str, Cancel] = {}
+        self._suspects: frozenset[str] = frozenset()
         self.logs = LogShip(lambda: tools.clock().ticks)
 
     def do(self, action: Action) -> None:
@@ -177,16 +178,23 @@ class Works:
         self._cancels.pop(held.key, None)
         return _discarded
 
-    def _remove_leftovers(self, held: frozenset[str]) -> None:
+    def remove_orphans(self, held: Mapping[str, Held]) -> None:
+        """The same now and then, for what was nobody's the last time either: what has just begun may not be known."""
+        self._tools.lanes.run(Lane.REMOVE, lambda: self._remove_leftovers(frozenset(held), self._suspects))
+
+    def _remove_leftovers(self, held: frozenset[str], only: frozenset[str] | None = None) -> None:
         try:
-            for executor in self._tools.executors.values():
-                for key in set(executor.leftovers()) - held:
+            found = [(executor, set(executor.leftovers()) - held) for executor in self._tools.executors.values()]
+            folders = set(self._tools.workspaces.keys()) - held
+            self._suspects = frozenset(folders.union(*(keys for _, keys in found)))
+            for executor, keys in found:
+                for key in keys if only is None else keys & only:
                     LOG.warning("removing what an earlier attempt left behind: %s", key)
                     executor.remove(key)
-            for key in set(self._tools.workspaces.keys()) - held:
+            for key in folders if only is None else folders & only:
                 self._tools.workspaces.remove(key)
         except Exception:
-            LOG.exception("leftovers of earlier attempts could not be removed; the next start tries again")
+            LOG.exception("leftovers of earlier attempts could not be removed; it is tried again")
 
     def _free_space(self) -> None:
         try:

@@ -140,6 +140,21 @@ def test_leftovers_that_nobody_wants_are_removed(office: Office) -> None:
     assert office.told(one) == ["started"]
 
 
+def test_orphans_are_removed_when_they_were_nobodys_twice(office: Office) -> None:
+    one = quick()
+    office.assign(one)
+    office.settle()
+    orphan, other = office.folder / "attempts" / "0123456789ab.3", office.folder / "attempts" / "0123456789ab.4"
+    works, held = office.agent.works, office.agent.held
+    orphan.mkdir()
+    works.remove_orphans(held)
+    assert orphan.exists()
+    other.mkdir()
+    works.remove_orphans(held)
+    assert (orphan.exists(), other.exists()) == (False, True)
+    assert {path.name for path in (office.folder / "attempts").iterdir()} == {other.name, *office.agent.held}
+
+
 def test_a_disk_that_is_full_does_not_stop_the_work(office: Office) -> None:
     """The journal can't be written; what runs is reported all the same."""
     one = quick()

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dstack.model.job import Reason, Resources
 from runner.container import DockerExecutor
 from runner.executor import Exit, Launch, Signal, StartFailed
 from runner.frames import STDERR, STDOUT
+from runner.recipe import container
 from tests.attempts import ended, launch, output, shows, until
 from tests.docker_engine import DockerEngine, client
 
@@ -223,13 +225,15 @@ import os, sys
 from pathlib import Path
 import getpass, encodings.idna
 from runner.container import DockerExecutor
-from tests.attempts import ended, launch
+from runner.sweep import remove
+from tests.attempts import ended, launch, shows, until
 url, folder, instance, user = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 DockerExecutor(lambda: None, instance=instance, base_url=url).close()  # imports what it needs, while we may read it
 os.setgroups([])
 os.setgid(user)
 os.setuid(user)
-script = "umask 077; mkdir -p a/b; echo private > a/b/c; echo more > /data/in; id -u"
+script = "umask 077; mkdir -p a/b; echo private > a/b/c; echo more > /data/in; id -u; ln -s /etc/passwd a/away"
+script += "; mkdir -p shut/in; echo x > shut/in/x; chmod 000 shut/in shut; chmod 500 a/b"
 one = launch(folder, script, job={"image": "dstack-busybox"}, mounts={"/data": folder / "0123456789ab.1" / "data"})
 (one.folder / "data").mkdir(parents=True)
 executor = DockerExecutor(lambda: None, instance=instance, base_url=url)
@@ -239,7 +243,19 @@ assert (one.tree / "a/b/c").read_text() == "private\\n"
 assert (one.folder / "data" / "in").read_text() == "more\\n"
 executor.remove(one.key)
 print(executor.leftovers())
+mounts = {"/data": folder / "b.1" / "data"}
+left = launch(folder, script + "; echo ready; sleep 600", key="b.1", job={"image": "dstack-busybox"}, mounts=mounts)
+(left.folder / "data").mkdir(parents=True)
+executor.start(left)
+until(shows(left, b"ready"))
 executor.close()
+executor = DockerExecutor(lambda: None, instance=instance, base_url=url)
+executor.remove(left.key)
+print(executor.leftovers())
+executor.close()
+for tree in (one.tree, left.tree, left.folder):
+    remove(tree)
+    print(tree.exists())
 """
 
 
@@ -254,4 +270,14 @@ def test_a_runner_that_is_not_root_can_read_what_root_wrote(
         os.chown(folder, nobody, nobody)
         command = [sys.executable, "-c", OTHER_USER, docker_engine.url, folder, instance(tmp_path), str(nobody)]
         done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "()\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "()\n()\nFalse\nFalse\nFalse\n"), done.stderr
+
+
+def test_gpus_are_asked_of_an_engine_by_index_and_one_without_says_what_it_needs(
+    executor: DockerExecutor, image: str, tmp_path: Path
+) -> None:
+    one = replace(launch(tmp_path, "true", job={"image": image}), gpus=(0, 2))
+    asked = container(one, "x", image, "y")
+    assert (asked.gpus, container(launch(tmp_path, "true", key="0123456789ab.2"), "x", image, "y").gpus) == ((0, 2), ())
+    with pytest.raises(StartFailed, match="install the NVIDIA Container Toolkit"):
+        executor.start(one)
