@@ -1,5 +1,6 @@
 """One suite for the ledger over every way to reach a remote: a path, git://, http with a password, and ssh."""
 
+import json
 import os
 import socket
 import subprocess
@@ -187,16 +188,26 @@ def test_a_remote_without_lfs_is_named(http: There, tmp_path: Path) -> None:
         here.submit()
 
 
-def test_a_poll_of_http_is_one_fetch_and_an_unchanged_remote_costs_two_requests(http: There, tmp_path: Path) -> None:
+def test_a_poll_of_an_unchanged_remote_is_one_fetch_of_few_requests(
+    http: There, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = http.cache(tmp_path / "cache")
     cache.push([RefUpdate(refs.runner("otter"), None, commit(cache, "x"))], atomic=True)
     cache.poll()
     server = http.server
     assert isinstance(server, HttpServer)
+    traces, config = tmp_path / "traces", tmp_path / "gitconfig"
+    traces.mkdir()
+    config.write_text(f"[trace2]\n\teventTarget = {traces}\n")  # git writes a file for each of its processes there
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     server.requests.clear()
     cache.poll()
     # Refused once (git asks without credentials first), asked again with them; then the list of the refs.
     assert [method for method, _ in server.requests] == ["GET", "GET", "POST"]
+    started = [json.loads(line) for path in traces.iterdir() for line in path.read_text().splitlines()]
+    commands = [" ".join(one["argv"]) for one in started if one["event"] == "start"]
+    assert sum("fetch --no-tags" in one for one in commands) == 1
+    assert len(commands) <= 4, commands
 
 
 def test_the_password_of_an_address_is_in_no_process_list_file_or_message(http: There, tmp_path: Path) -> None:
