@@ -5,6 +5,7 @@ from io import FileIO
 from pathlib import Path
 
 from runner.frames import STDERR, STDOUT, Frame, pack, read_frame
+from runner.shipped import read_mark
 
 PIECE = 64 * 1024
 
@@ -45,8 +46,12 @@ class OutputFile:
         self.seen[frame.stream] = self.seen.get(frame.stream, 0) + len(frame.data)
 
     def _count(self, path: Path) -> int:
-        end = 0
+        """What is in the file; of what was given back only the numbers are known."""
+        mark = read_mark(path)
+        self.seen |= dict(mark.seen)
+        end = mark.position
         with path.open("rb") as file:
+            file.seek(end)
             try:
                 while frame := read_frame(file):
                     self.seen[frame.stream] = self.seen.get(frame.stream, 0) + len(frame.data)

@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,7 @@ from dstack.store.chunk import Record, behind
 from dstack.store.log_writer import LogWriter, flush_after
 from runner.facts import pause
 from runner.frames import SYSTEM, Frame, pack, read_frames
+from runner.shipped import EVERY, Mark, give_back, read_mark
 
 LOG = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class Shipment:
         self._writer: LogWriter | None = None
         self._position = 0
         self._skip = 0
+        self._given_back = 0
+        self._seen: Counter[int] = Counter()
         self._waiting_since: float | None = None
         self._tries = 0
         self._again = 0.0
@@ -95,11 +99,26 @@ class Shipment:
         while not writer.closed and self._read(writer):
             writer.flush_full()
             self._waiting_since = None
+            if self._position - self._given_back >= EVERY:
+                writer.flush()
+                self._give_back()
         if writer.buffered and self._waiting_since is None:
             self._waiting_since = now
         if self._is_due(writer, now):
             writer.flush()
             self._waiting_since = None
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Let the disk have what the store has: all that was read, where nothing waits."""
+        if self._position - self._given_back >= EVERY and not self._skip:
+            mark = Mark(position=self._position, offset=self._seen.total(), seen=tuple(sorted(self._seen.items())))
+            try:
+                give_back(self._output, mark)
+            except OSError as error:
+                LOG.warning("what was sent of %s stays on the disk: %s", self._output, error)
+                return
+            self._given_back = self._position
 
     def _is_due(self, writer: LogWriter, now: float) -> bool:
         if self._waiting_since is None:
@@ -108,8 +127,13 @@ class Shipment:
 
     def _opened(self) -> LogWriter:
         if self._writer is None:
-            self._writer = self._open_writer()
-            self._skip = self._writer.offset
+            writer, mark = self._open_writer(), read_mark(self._output)
+            self._position = self._given_back = mark.position
+            self._seen = Counter(dict(mark.seen))
+            self._skip = max(0, writer.offset - mark.offset)
+            # What the store had taken and has lost is gone from the disk too: the reader sees the gap by its offsets.
+            writer.offset = max(writer.offset, mark.offset)
+            self._writer = writer
         return self._writer
 
     def _has_grown(self) -> bool:
@@ -127,6 +151,8 @@ class Shipment:
             while frames := self._next(file):
                 writer.append(self._unknown(frames))
                 self._position = file.tell()
+                for frame in frames:
+                    self._seen[frame.stream] += len(frame.data)
                 if writer.full:
                     return True
         return False

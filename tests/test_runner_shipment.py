@@ -7,14 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstack.model import keys
 from dstack.model.errors import Unavailable
 from dstack.store.log_reader import LogReader
 from dstack.store.log_writer import LogWriter
 from dstack.store.memory import MemoryStore
 from dstack.store.store import Sent, Source, unwatched
+from runner import shipment, shipped
 from runner.frames import STDERR, STDOUT, SYSTEM, Frame, pack
 from runner.logship import LogShip
+from runner.output import OutputFile
 from runner.shipment import Shipment, say
+from runner.shipped import EVERY, KEPT
 from tests.attempts import until
 
 PREFIX = "logs/fast-rabbit-1.5ab98f2089ae/0123456789ab/1"
@@ -182,11 +186,58 @@ def test_a_put_that_hangs_holds_up_no_other_log(tmp_path: Path) -> None:
         ship.stop()
 
 
+def test_the_disk_gets_back_what_was_sent_and_everything_goes_on(desk: Desk) -> None:
+    text = b"".join(b"%07d line of a log that has no end\n" % number for number in range(30_000))
+    for _ in range(50):
+        desk.write(text[:800_000])
+        desk.write(text[800_000:], STDERR)
+        desk.shipment.tick(0.0)
+    desk.shipment.tick(1.0)
+    assert desk.output.stat().st_size > 50 * len(text)
+    assert desk.output.stat().st_blocks * 512 < KEPT + 2 * EVERY
+
+    desk.anew()
+    going_on = OutputFile(desk.output)
+    assert going_on.seen == {STDOUT: 50 * 800_000, STDERR: 50 * (len(text) - 800_000)}
+    going_on.write(STDOUT, b"the end\n")
+    going_on.close()
+    assert desk.shipment.close([], 1.0) == 50 * len(text) + 8
+    assert desk.read() == (50 * text + b"the end\n", True)
+
+
+def test_what_a_store_took_and_lost_is_a_gap_that_shows(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipment, "EVERY", 1)
+    for number in range(3):
+        desk.write(b"line %d\n" % number)
+        desk.shipment.tick(number * 100.0)
+        desk.shipment.tick(number * 100.0 + 50)
+    desk.store.delete(keys.chunk(PREFIX, 2))
+    desk.anew()
+    desk.write(b"the end\n")
+    desk.anew().close([], 1.0)
+    gap = b"[dstack: 7 bytes of this log are missing before part 2]\n"
+    assert desk.read() == (b"line 0\nline 1\n" + gap + b"the end\n", True)
+
+
+def test_a_note_that_is_damaged_is_no_end(desk: Desk) -> None:
+    desk.output.with_name("output.sent").write_bytes(b"{")
+    desk.write(b"a\n")
+    assert desk.shipment.close([], 1.0) == 2
+
+
+@pytest.mark.parametrize("every", [EVERY, 1])
 @given(st.lists(st.tuples(st.sampled_from([STDOUT, STDERR, SYSTEM]), st.binary(max_size=40)), max_size=20), st.data())
 def test_any_interruption_loses_and_doubles_nothing(
-    tmp_path_factory: pytest.TempPathFactory, pieces: list[tuple[int, bytes]], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, every: int, pieces: list[tuple[int, bytes]], data: st.DataObject
 ) -> None:
-    desk, now = Desk(tmp_path_factory.mktemp("log")), 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shipment, "EVERY", every)
+        patch.setattr(shipped, "KEPT", 0)
+        _interrupted(Desk(tmp_path_factory.mktemp("log")), pieces, data)
+
+
+def _interrupted(desk: Desk, pieces: list[tuple[int, bytes]], data: st.DataObject) -> None:
+    now = 0.0
     for stream, text in pieces:
         desk.write(text, stream)
         now += data.draw(st.sampled_from([0.0, 0.6, 70.0]))
