@@ -1,6 +1,7 @@
 """`dstack init`: sets up a repository. Safe to run again: it does what is missing."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ from dstack.ledger.remote import choose_remote
 from dstack.model.errors import Failed, Invalid
 from dstack.model.settings import Settings
 from dstack.model.workflows import PATH
-from dstack.store.location import check_url, open_store
+from dstack.store.location import check_url, default_url, open_store
 
 EXAMPLE = """\b
 Examples:
@@ -48,25 +49,36 @@ workflows:
 )
 @click.option("--endpoint-url", metavar="URL", help="The S3 server, where it isn't Amazon's: https://s3.example.org.")
 @click.option("--region", metavar="NAME", help="The region of the bucket.")
+@click.option("--copied", is_flag=True, help="All of the store before was copied there: find earlier runs there too.")
 @click.option(
     "--remote",
     metavar="NAME|URL|PATH",
     help="The state remote: a git remote's name, a URL, a path, or `.` for this one.",
 )
 @click.pass_obj
-def command(
-    folder: Path, *, store: str | None, endpoint_url: str | None, region: str | None, remote: str | None
+def command(  # noqa: PLR0913 (a flag each)
+    folder: Path,
+    *,
+    store: str | None,
+    endpoint_url: str | None,
+    region: str | None,
+    copied: bool,
+    remote: str | None,
 ) -> None:
     """Set up a repository: id, store, access check, a sample workflow if there is none."""
     wanted = _wanted(store, endpoint_url, region)
+    if copied and not wanted:
+        msg = "--copied says that the old store's content is in the new one: name that, --store URL"
+        raise Invalid(msg)
     code = find_code(folder)
     if remote:
         code = _choose_remote(code, remote, folder)
     session = open_session(folder, code)
     seen = set_up(session, wanted=wanted)
-    if wanted and _moved(seen.settings, wanted) != seen.settings:
-        open_store(_moved(seen.settings, wanted).store_url or "", seen.known_repository(), create=True)
-        seen = change_settings(session, lambda settings: _moved(settings, wanted), f"Keep new runs in {store}")
+    if wanted and _moved(seen.settings, wanted, copied=copied) != seen.settings:
+        open_store(_moved(seen.settings, wanted).store_url or "", seen.known_repository(), create=not copied)
+        change = partial(_moved, wanted=wanted, copied=copied)
+        seen = change_settings(session, change, f"Keep new runs in {store}")
     open_store(seen.store_url, seen.known_repository(), create=True)
     for check in (push_check(session), store_check(seen)):
         if check.result is Result.BAD:
@@ -86,11 +98,15 @@ def _wanted(store: str | None, endpoint_url: str | None, region: str | None) -> 
     return wanted
 
 
-def _moved(settings: Settings, wanted: Settings) -> Settings:
-    """Of the same store, what isn't said stays as it is."""
+def _moved(settings: Settings, wanted: Settings, *, copied: bool = False) -> Settings:
+    """Of the same store, what isn't said stays as it is. `copied`: what lay in the old one is found in the new one."""
     kept = settings if wanted.store == settings.store else wanted
     endpoint_url, region = wanted.endpoint_url or kept.endpoint_url, wanted.region or kept.region
-    return replace(settings, store=wanted.store, endpoint_url=endpoint_url, region=region)
+    new = replace(settings, store=wanted.store, endpoint_url=endpoint_url, region=region)
+    old, there = settings.store_url or default_url(os.environ), new.store_url
+    if not copied or there is None or there == old:
+        return new
+    return replace(new, stores={**{url: place for url, place in settings.stores.items() if url != there}, old: there})
 
 
 def _choose_remote(code: CodeRepository, name: str, folder: Path) -> CodeRepository:

@@ -17,6 +17,7 @@ from dstack.ledger.objects import Damaged
 from dstack.ledger.remote import Remote
 from dstack.model import refs
 from dstack.model.errors import Failed, Invalid
+from dstack.model.s3_place import moved
 from dstack.model.settings import Settings, parse_settings, settings_text
 from dstack.store.location import default_url, open_store
 from dstack.store.store import Store
@@ -68,8 +69,9 @@ class Seen:
         return self.settings.store_url or default_url(os.environ)
 
     def store(self, url: str | None = None) -> Store:
-        """The store at `url` (of a run), else of the settings. Raises Failed where it isn't ours."""
-        return open_store(url or self.store_url, self.known_repository(), create=False)
+        """The store at `url` (of a run), or where that has moved, else of the settings. Raises Failed: it isn't ours."""
+        place = moved(self.settings.stores, url) if url else self.store_url
+        return open_store(place, self.known_repository(), create=False)
 
     def known_repository(self) -> str:
         """The repository's id. Raises Invalid where it has none."""

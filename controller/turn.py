@@ -151,6 +151,7 @@ class Controller:
         return World(
             repository=seen.repository or "",
             store=self.settings.store_url or self.store,
+            stores=self.settings.stores,
             runs=runs,
             runners={
                 name: RunnerView(registration=registration, watched=self._watch.runners[name])

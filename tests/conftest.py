@@ -8,7 +8,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests import git_servers, network
+from tests import git_servers, machines, network
 
 # Fixtures and hooks of the servers that tests start.
 pytest_plugins = ["tests.docker_engine", "tests.s3_server"]
@@ -47,8 +47,12 @@ def absent() -> dict[str, str]:
     """Markers whose tests can't run on this machine, and why. Under CI none: there they fail instead."""
     if CI:
         return {}
-    lfs = {} if shutil.which("git-lfs") else {"lfs": "git-lfs is not installed"}
-    return lfs if git_servers.can_serve_ssh() else {**lfs, "sshd": "not root, or openssh-server is not installed"}
+    there = {
+        "lfs": (shutil.which("git-lfs") is not None, "git-lfs is not installed"),
+        "machines": (machines.can_make(), "not root, or iproute2 is not installed"),
+        "sshd": (git_servers.can_serve_ssh(), "not root, or openssh-server is not installed"),
+    }
+    return {marker: why for marker, (good, why) in there.items() if not good}
 
 
 def pytest_report_header() -> list[str]:

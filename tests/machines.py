@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ class Machine:
 
 
 _NUMBERS = itertools.count()
+
+
+def can_make() -> bool:
+    """Whether this user may make machines here."""
+    return os.geteuid() == 0 and shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
 
 
 @contextmanager

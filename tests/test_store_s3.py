@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dstack.model.errors import DstackError, Failed, Unavailable
-from dstack.model.s3_place import parse_place, store_url
+from dstack.model.s3_place import moved, parse_place, store_url
 from dstack.store import s3_client, s3_parts
 from dstack.store.location import open_store
 from dstack.store.s3 import S3Store
@@ -375,3 +375,10 @@ def test_storage_class_is_for_artifacts_and_encryption_for_all(s3: S3Server, buc
     assert [one.get("x-amz-storage-class") for one in seen] == ["STANDARD_IA", None]
     assert [one.get("x-amz-server-side-encryption") for one in seen] == ["AES256", "AES256"]
     assert store.get("objects/a", limit=9) == b"x"
+
+
+def test_a_store_that_has_moved_is_found_however_often_it_did() -> None:
+    stores = {"s3://a/p": "s3://b/p?region=eu", "s3://b/p?region=eu": "file:///c", "file:///x": "file:///y"}
+    assert moved(stores, "s3://a/p?endpoint_url=http://here") == "file:///c"
+    assert moved(stores, "file:///other") == "file:///other"
+    assert moved({"file:///x": "file:///y", "file:///y": "file:///x"}, "file:///x") in ("file:///x", "file:///y")

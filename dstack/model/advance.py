@@ -12,6 +12,7 @@ from dstack.model.plan import Plan, PlannedJob
 from dstack.model.pool import attempt_key
 from dstack.model.retries import last_revoked, retries_left
 from dstack.model.runspec import Desired
+from dstack.model.s3_place import moved
 from dstack.model.states import FRESH, AttemptState, JobState, RunState, run_reason, run_status
 from dstack.model.status import Status
 from dstack.model.turn import OpenAttempt, Turn, Waiting
@@ -67,7 +68,8 @@ class RunnerFates:
 
 def advance(run: RunView, world: World, fates: RunnerFates, now: Moment) -> Turn:
     """Everything about one run but the choice of runners."""
-    turn = Turn(run=run, now=now, store=run.state.planned.store if run.state.planned else world.store)
+    store = moved(world.stores, run.state.planned.store) if run.state.planned else world.store
+    turn = Turn(run=run, now=now, store=store)
     if run.state.finished:
         return turn
     if run.plan is None:

@@ -1,6 +1,7 @@
 """Where an S3 store is and how it is written, all in its URL: `s3://bucket/prefix?endpoint_url=…&region=…`. Pure."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -54,6 +55,16 @@ def store_url(store: str, options: dict[str, str | None]) -> str:
     named = dict(parse_qsl(parts.query, keep_blank_values=True))
     query = {key: value for key, value in ({**options, **named}).items() if value}
     return parts._replace(query=urlencode(sorted(query.items()), quote_via=quote, safe=":/")).geturl()
+
+
+def moved(stores: Mapping[str, str], url: str) -> str:
+    """Where what was kept at `url` lies now: `stores` maps old URLs (with or without their options) to new ones."""
+    for _ in stores:
+        new = stores.get(url) or stores.get(url.partition("?")[0])
+        if new is None:
+            break
+        url = new
+    return url
 
 
 def _check(place: Place) -> None:

@@ -18,7 +18,7 @@ PLACE = "config.yaml on the branch dstack/config"
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`store`: a URL. `lease` in seconds. `throttle`: the remote is pushed to as rarely as a forge.
 
-    The others say how an S3 store is reached and written (s3_place).
+    `stores`: where stores have moved, old URL → new URL. The others say how an S3 store is reached and written.
     """
 
     store: str | None = None
@@ -30,6 +30,7 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     encryption: str | None = None
     kms_key: str | None = None
     storage_class: str | None = None
+    stores: dict[str, str] = {}
 
     @property
     def store_url(self) -> str | None:

@@ -1,0 +1,143 @@
+"""What a team has, all of it real: a git server over http or ssh, S3, and a runner on a machine of its own."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docker_engine import DockerEngine
+from tests.installed import ROOT
+from tests.s3_server import S3Server
+from tests.team import Team, team
+from tests.test_pool import IN_DOCKER
+
+# Seconds; `AWAY=120 pytest tests/test_team.py` does it as long as outages are.
+AWAY = float(os.environ.get("AWAY", "3"))
+pytestmark = [pytest.mark.machines, pytest.mark.timeout(180 + 10 * AWAY)]
+
+COUNT = """\
+workflows:
+- name: count
+  commands:
+  - i=0; while [ $i -lt 60 ]; do i=$((i+1)); echo line $i; sleep 0.1; done
+  - mkdir out; head -c 20000000 /dev/urandom > out/large; sha256sum < out/large
+  artifacts: [out]
+- {name: check, depends-on: [count], commands: [sha256sum < out/large]}
+"""
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    """Digests of all files, by path below the folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_digits_give_the_same_figures_as_on_one_machine(tmp_path: Path, s3: S3Server) -> None:
+    with team(tmp_path, ROOT / "examples" / "digits", s3, "http") as at:
+        at.configure_runner("otter", "--executor", "process", "--cpu", "2")
+        at.start_controller()
+        at.start_runner("otter")
+        at.dstack("run", "evaluate", "--name", "far")
+        at.dstack("artifacts", "far", "--output", str(tmp_path / "far"))
+        at.dstack("run", "evaluate", "--local", "--name", "near")
+        at.dstack("artifacts", "near", "--output", str(tmp_path / "near"))
+        far, near = files_of(tmp_path / "far"), files_of(tmp_path / "near")
+        assert set(far) == set(near)
+        same = [path for path in far if far[path] == near[path]]
+        assert "reports/metrics.json" in same, (far, near)
+        assert json.loads((tmp_path / "far/reports/metrics.json").read_text())["accuracy"] > 0.98
+        assert [one["status"] for one in at.json("status", "far")[0]["jobs"]] == ["DONE"] * 3
+
+
+@pytest.mark.docker
+@pytest.mark.sshd
+def test_a_docker_chain_over_ssh(tmp_path: Path, s3: S3Server, docker_engine: DockerEngine) -> None:
+    docker_engine.busybox()
+    with team(tmp_path, IN_DOCKER, s3, "ssh", DOCKER_HOST=docker_engine.url) as at:
+        at.configure_runner("otter", "--executor", "docker", "--cpu", "2")
+        at.start_controller()
+        at.start_runner("otter")
+        at.dstack("run", "train", "--name", "far")
+        assert "result" in at.dstack("logs", "far")
+        at.dstack("artifacts", "far", "--output", str(tmp_path / "far"))
+        assert (tmp_path / "far/out/x").read_text() == "result\n"
+
+
+@pytest.fixture
+def at(tmp_path: Path, s3: S3Server) -> Iterator[Team]:
+    with team(tmp_path, COUNT, s3, "http") as made:
+        made.configure_runner("otter", "--executor", "process", "--cpu", "2")
+        made.start_controller()
+        made.start_runner("otter")
+        yield made
+
+
+def begun(at: Team) -> None:
+    at.dstack("run", "check", "-d", "--name", "far")
+    at.eventually(lambda: "line 5" in at.dstack("logs", "far"))
+
+
+def ends_well(at: Team) -> None:
+    """DONE, each job once, nothing of the log lost, the same bytes on both sides."""
+    at.eventually(lambda: at.view("far").state.finished is not None, 120)
+    assert at.status("far") == "DONE"
+    assert "line 60" in at.dstack("logs", "far")
+    assert set(at.history("far").values()) == {(1, 1)}, f"{at.history('far')}\n{at.logs()}"
+    lines = [line.partition("| ")[2] for line in at.dstack("logs", "far").splitlines()]
+    assert [line for line in lines if line.startswith("line")] == [f"line {n}" for n in range(1, 61)]
+    sums = [line for line in lines if line.endswith("  -")]
+    assert len(sums) == 2
+    assert len(set(sums)) == 1
+
+
+def test_one_run_through_every_trouble(at: Team) -> None:
+    at.s3_wire.rate = 4_000_000
+    at.s3_wire.break_after = at.s3_wire.upstream + 9_000_000  # in the middle of the upload, whenever that is
+    begun(at)
+    for _ in range(2):
+        at.git_wire.break_after = at.git_wire.upstream + 900  # in the middle of a push
+        time.sleep(1)
+    at.git_wire.break_after = None
+    at.machine.cut()
+    time.sleep(AWAY)
+    at.machine.heal()
+    at.server.stop()
+    time.sleep(AWAY)
+    at.server.start()
+    at.s3.stop()
+    time.sleep(AWAY)
+    at.s3.start()
+    at.eventually(lambda: at.s3_wire.break_after is None)
+    at.s3_wire.cut()
+    time.sleep(AWAY)
+    at.s3_wire.rate = None
+    at.s3_wire.heal()
+    ends_well(at)
+
+
+def test_everything_goes_on_from_copies(at: Team, tmp_path: Path) -> None:
+    at.dstack("run", "count", "--name", "far")
+    at.end()
+    at.daemons.clear()
+    client, copy = at.s3.client(), at.s3.bucket()
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=at.bucket)
+    for key in [one["Key"] for page in pages for one in page.get("Contents", [])]:
+        client.copy_object(Bucket=copy, Key=key, CopySource={"Bucket": at.bucket, "Key": key})
+        client.delete_object(Bucket=at.bucket, Key=key)
+    at.run("git", "clone", "--quiet", "--mirror", str(at.remote), str(tmp_path / "copy.git"))
+    at.remote.rename(tmp_path / "old.git")
+    (tmp_path / "copy.git").rename(at.remote)
+    at.dstack("init", "--store", f"s3://{copy}/team", "--endpoint-url", at.endpoint, "--copied")
+    at.configure_runner("otter")
+    at.start_controller()
+    at.start_runner("otter")
+    at.dstack("run", "count", "--name", "again")
+    assert at.status("far") == "DONE"
+    assert "line 60" in at.dstack("logs", "far")
