@@ -42,7 +42,7 @@ def write(store: MemoryStore, key: str, *parts: bytes) -> LogWriter:
     return writer
 
 
-def test_a_store_elsewhere_is_asked_twice_a_second_for_each_log() -> None:
+def test_a_store_elsewhere_is_asked_seldom_for_each_log() -> None:
     store, tails = Elsewhere(), Tails(printer=LogPrinter())
     for number in range(3):
         tails.open(running(f"{PREFIX}{number}"), f"{PREFIX}{number}", store)

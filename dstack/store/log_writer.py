@@ -11,6 +11,7 @@ from dstack.store.chunk import CHUNK_BYTES, CHUNK_LIMIT, CHUNK_RECORDS, Header, 
 from dstack.store.store import Store
 
 QUICK_SECONDS = 0.3
+BUSY_SECONDS = 0.8
 STEADY_SECONDS = 60.0
 SLOWEST_SECONDS = 30.0
 
@@ -27,7 +28,7 @@ def flush_after(running: float, chunks: int) -> float:
     late = max(0.0, running - slowest_from) / SLOWEST_SECONDS
     if chunks <= early + growing + late:
         return QUICK_SECONDS
-    return min(max(running / STEADY_SECONDS, 1.0), SLOWEST_SECONDS)
+    return min(max(running / STEADY_SECONDS, BUSY_SECONDS), SLOWEST_SECONDS)
 
 
 class _Pending(NamedTuple):
