@@ -24,7 +24,10 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A job. `logs` and `artifacts` are keys in the store; `attempt` is None before the first."""
+    """A job. `logs` and `artifacts` are keys in the store; `attempt` is None before the first.
+
+    `image` is the digest of the image that was used.
+    """
 
     job: str
     workflow: str
@@ -44,6 +47,7 @@ class JobLine(msgspec.Struct, frozen=True, kw_only=True):
     logs: str | None
     artifacts: str | None
     warnings: tuple[str, ...] = ()
+    image: str | None = None
 
     @property
     def title(self) -> str:
@@ -182,6 +186,7 @@ def _job_line(view: RunView, planned: PlannedJob, before: Mapping[str, JobLine])
         logs=keys.log(str(view.key), planned.id, attempt.number) if attempt else None,
         artifacts=keys.manifest(manifest) if manifest else None,
         warnings=attempt.ended.warnings if attempt and attempt.ended else (),
+        image=attempt.ended.image if attempt and attempt.ended else None,
     )
 
 
