@@ -32,6 +32,7 @@ class Process:
     code: int
     stubborn: bool
     signal: int | None = None
+    gpus: tuple[int, ...] = ()
 
     def kill(self, now: float, signal: int) -> None:
         """End it now."""
@@ -41,7 +42,10 @@ class Process:
 
 @dataclass(slots=True, kw_only=True)
 class Machine:
-    """What survives a crash of the runner: identity, journal, processes."""
+    """What survives a crash of the runner: identity, journal, processes.
+
+    `forgot`: its journal was lost once. `clashes`: jobs that were given what another had.
+    """
 
     name: str
     instance: str
@@ -49,6 +53,9 @@ class Machine:
     journal: dict[str, Held] = field(default_factory=dict)
     processes: dict[str, Process] = field(default_factory=dict)
     started: list[tuple[str, float]] = field(default_factory=list)
+    paused_until: float = 0.0
+    forgot: bool = False
+    clashes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +68,7 @@ class SimulatedRunner:
     random: Random
     start: str
     on_start: Callable[[Held], None]
+    is_paused: Callable[[], bool]
     duty: Duty = field(init=False)
     registered: bool = False
     stopped: bool = False
@@ -79,6 +87,7 @@ class SimulatedRunner:
 
     def step(self, now: Moment) -> float:
         """One pass over everything."""
+        self.duty = replace(self.duty, taking=not self.is_paused())
         self._beat(now)
         try:
             self._poll(now)
@@ -106,6 +115,7 @@ class SimulatedRunner:
             assignment=self.assignment,
             attempts={key: held.phase for key, held in self.duty.held.items()},
             free=self.duty.free,
+            pause="" if self.duty.taking else "its disk is nearly full",
             at=now.wall,
         )
         self.next_beat = now.ticks + min(LEASE / 4, 0.25 * 2.0 ** min(self.beats, 10))
@@ -227,11 +237,19 @@ class SimulatedRunner:
             return facts.held_up(held, Failure(reason=job.Reason.CHECKOUT, message="no code"), now)
         if held.key not in self.machine.processes:
             self.on_start(held)
+            self._check_gpus(held, now)
             code = self.random.choice([0, 0, 0, 0, 1])
             endless = self.random.random() < ENDLESS
             ends = float("inf") if endless else now.ticks + self.random.expovariate(1 / 20.0)
             self.machine.processes[held.key] = Process(ends, code, stubborn=self.random.random() < 0.2)
+            self.machine.processes[held.key].gpus = held.gpus
         return facts.prepared(held, now)
+
+    def _check_gpus(self, held: Held, now: Moment) -> None:
+        others = {index for one in self.machine.processes.values() if one.ends > now.ticks for index in one.gpus}
+        # Who has lost the journal doesn't know what goes on: a real runner has it on disk before anything starts.
+        if others & set(held.gpus) and not self.machine.forgot:
+            self.machine.clashes.append(f"{held.key} gets GPUs of {self.machine.name} that another has")
 
     def _finished(self, held: Held, now: Moment) -> Held:
         if self.random.random() < 0.05:

@@ -20,6 +20,7 @@ from controller.turn import Controller
 from dstack.ledger.memory import MemoryRemote
 from dstack.model import bucket, refs
 from dstack.model.errors import Unavailable
+from dstack.model.gpus import Gpu
 from dstack.model.observation import AppendNotes, Change, DeleteRef, RunRecord, SetWanted
 from dstack.model.pool import Capacity
 from dstack.model.refs import RunKey
@@ -57,6 +58,7 @@ WORKFLOWS = (
 - {name: b, commands: x, depends-on: [a], resources: {cpu: 3}}
 """,
     b"workflows: [{name: a}]",
+    b"workflows: [{name: a, commands: x, matrix: {n: [1, 2, 3]}, resources: {cpu: 0.1, gpu: 1}}]",
 )
 
 
@@ -117,8 +119,11 @@ class Simulation:
             act()
             if self.now > CALM_AT and self._all_quiet():
                 break
-        return self.problems + broken_laws(
-            self.remote, self.deleted, self.machines.values(), finished=self._all_quiet()
+        clashes = [clash for machine in self.machines.values() for clash in machine.clashes]
+        return (
+            self.problems
+            + clashes
+            + broken_laws(self.remote, self.deleted, self.machines.values(), finished=self._all_quiet())
         )
 
     def at(self, when: float, act: Callable[[], None]) -> None:
@@ -144,7 +149,7 @@ class Simulation:
     def _submit(self, name: str) -> None:
         root = f"{self.random.getrandbits(160):040x}"
         text = self.random.choice(WORKFLOWS)
-        last = {0: "a", 1: "c", 2: "d", 3: "a", 4: "b", 5: "a"}[WORKFLOWS.index(text)]
+        last = {0: "a", 1: "c", 2: "d", 3: "a", 4: "b", 5: "a", 6: "a"}[WORKFLOWS.index(text)]
         spec = RunSpec(
             repository="repo",
             run=name,
@@ -186,7 +191,9 @@ class Simulation:
         self.at(self.random.uniform(0, 20), lambda: self._start(home))
 
     def _machine(self, name: str, cpu: float) -> None:
-        self.machines[name] = Machine(name=name, instance=f"{name}-1", capacity=Capacity(cpu=cpu, memory=2**30))
+        gpus = tuple(Gpu(index=index, name="T4", memory=2**30) for index in range(2 if cpu > 1 else 0))
+        capacity = Capacity(cpu=cpu, memory=2**30, gpus=gpus)
+        self.machines[name] = Machine(name=name, instance=f"{name}-1", capacity=capacity)
         self._home(name, self._runner)
 
     def _ledger(self, home: Home, faults: Faults) -> SimulatedLedger:
@@ -221,6 +228,7 @@ class Simulation:
             random=self.random,
             start=f"{self.random.getrandbits(64):016x}",
             on_start=self._job_starts,
+            is_paused=lambda: self.now < self.machines[home.name].paused_until,
         )
 
     def _start(self, home: Home) -> None:
@@ -282,7 +290,7 @@ class Simulation:
     # troubles
 
     def _troubles(self) -> None:
-        kinds = [self._outage, self._power_cut, self._wipe, self._amnesia, self._lie, self._lie]
+        kinds = [self._outage, self._power_cut, self._wipe, self._amnesia, self._lie, self._lie, self._pause]
         for _ in range(self.random.randint(0, 8)):
             self.at(self.random.uniform(10, 350), self.random.choice(kinds))
         self.at(STOP_AT, self._stop_all)
@@ -318,9 +326,15 @@ class Simulation:
         machine = self.random.choice(list(self.machines.values()))
         home = next(home for home in self.homes if home.name == machine.name)
         self.say(f"{home.name}: loses its memory")
-        machine.journal = {}
+        machine.journal, machine.forgot = {}, True
         home.alive = None
         self.at(self.now + 1.0, lambda: self._start(home))
+
+    def _pause(self) -> None:
+        """A machine begins nothing for a while, as with a full disk."""
+        machine = self.random.choice(list(self.machines.values()))
+        machine.paused_until = self.now + self.random.expovariate(1 / 60)
+        self.say(f"{machine.name}: begins nothing until {machine.paused_until:.0f}")
 
     def _lie(self) -> None:
         """Somebody writes into a runner's notes that an attempt has ended, without knowing its nonce."""

@@ -7,8 +7,11 @@ import pytest
 
 from dstack.model.errors import Invalid
 from dstack.model.gpus import Gpu
+from dstack.model.job import Gpus, Job, Resources
+from dstack.model.pool import Capacity, Phase
 from runner.nvidia import MIB, chosen, detected_gpus, environment, parse, read_setting
-from tests.duties import a_job
+from tests.agents import Killed, Office
+from tests.duties import a_job, given_job
 
 GOOD = "0, Tesla V100-SXM2-16GB, 16160, GPU-1\n1, NVIDIA A100, PCIe, 40960, GPU-2\n"
 FIRST = Gpu(index=0, name="Tesla V100-SXM2-16GB", memory=16160 * MIB)
@@ -84,3 +87,33 @@ def test_a_job_is_told_of_its_gpus_and_of_no_others() -> None:
     assert environment(process, ())["CUDA_VISIBLE_DEVICES"] == ""
     assert environment(container, (0, 2)) == {"NVIDIA_VISIBLE_DEVICES": "0,2"}
     assert environment(container, ()) == {"NVIDIA_VISIBLE_DEVICES": "void"}
+
+
+def wanting_one(name: str) -> Job:
+    return a_job(name, resources=Resources(cpu=0.1, gpu=Gpus(count=1)))
+
+
+def test_gpus_stay_with_their_jobs_when_the_runner_dies_at_any_moment(tmp_path: Path) -> None:
+    """A job that was given the one comes back with it, and nobody else gets it."""
+    two = tuple(Gpu(index=index, name="T4", memory=MIB) for index in (3, 5))
+    for left in range(40):
+        office = Office(tmp_path / str(left), capacity=Capacity(cpu=2.0, memory=2**33, gpus=two))
+        office.settle()
+        office.assign(*(given_job(wanting_one(name)) for name in ("a", "b", "c")))
+        office.fuse.left = left
+        try:
+            office.settle(2.0)
+        except Killed:
+            office.fuse.left = None
+            office.new_agent()
+        office.fuse.left = None
+        office.until(lambda office=office: len(office.executor.started) == 2)  # type: ignore[misc]
+        office.settle(5.0)
+        at_work = {one.key: one.gpus for one in office.agent.held.values() if one.phase is Phase.RUNNING}
+        assert sorted(at_work.values()) == [(3,), (5,)]
+        told = {key: launch.gpus for key, launch in office.executor.launches.items()}
+        assert told == at_work
+        assert all(
+            launch.environment["CUDA_VISIBLE_DEVICES"] == str(launch.gpus[0])
+            for launch in office.executor.launches.values()
+        )

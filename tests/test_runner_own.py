@@ -1,6 +1,7 @@
 """Runners as daemons of their own: drained, two on one machine, and GPUs from a fake `nvidia-smi`."""
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.pool import Pool, pool
+from tests.repositories import sh
 
 WORKFLOWS = """
 workflows:
@@ -158,3 +160,32 @@ def test_two_runners_on_one_machine_share_out_jobs_by_gpu_and_label(at: Pool, ma
     assert [sum(a for a, _ in at.history(run).values()) for run in ("one", "two")] == [1, 1]
     assert (marks / "third").read_text() in {"0", "1"}
     assert json.loads(runner(at, "aa", "status", "--json"))["runner"] == "aa"
+
+
+def said(at: Pool, name: str) -> str:
+    """How a daemon ended, and its last words."""
+    code = at.daemons[name].wait(40)
+    assert code == 1, at.logs()
+    return (at.folder / f"{name}.log").read_text()
+
+
+def test_a_name_is_one_runners_until_it_is_taken_over_or_its_folder_copied(at: Pool) -> None:
+    config = at.folder / "config"
+    sh(at.folder, "clone", "--quiet", "--branch", "dstack/config", str(at.remote), str(config))
+    with (config / "config.yaml").open("a") as file:
+        file.write("lease: 4\n")
+    sh(config, "commit", "--quiet", "-am", "A short lease")
+    sh(config, "push", "--quiet")
+    start(at, "aa")
+    at.eventually(lambda: status_of(at, "aa") == "live")
+    start(at, "bb", "--name", "aa")
+    assert "the name aa belongs to a live runner" in said(at, "bb")
+    assert at.daemons["aa"].poll() is None
+    at.start("thief", "dstack-runner", "--state", str(at.folder / "bb-state"), "start", "--takeover")
+    assert "the name aa was taken over" in said(at, "aa")
+    at.eventually(lambda: status_of(at, "aa") == "live")
+    shutil.copytree(at.folder / "bb-state", at.folder / "copy-state")
+    at.start_runner("copy")
+    assert "was started with a copy of this state folder" in said(at, "thief")
+    assert at.daemons["copy"].poll() is None
+    at.eventually(lambda: status_of(at, "aa") == "live")

@@ -240,3 +240,15 @@ def test_a_doubtful_state_is_never_taken_for_a_clean_tree(spaces: Workspaces, re
     slot.clean = False
     slot.fill(spaces._code, snapshot)
     assert content(tree) == content(remote.work)
+
+
+def test_trimmed_what_is_free_is_gone_and_what_is_used_stays(spaces: Workspaces, remote: Remote) -> None:
+    used, free = spaces.checkout(KEY, snapshot := remote.snapshot()), spaces.checkout(KEY, snapshot)
+    spaces.release(free)
+    for _ in range(2):
+        spaces.trim()
+        assert (used.exists(), free.exists(), spaces._code.path.exists()) == (True, False, False)
+    assert content(used) == content(remote.work)
+    assert content(spaces.checkout(KEY, snapshot)) == content(remote.work)
+    spaces.release(used)
+    assert content(spaces.checkout(KEY, snapshot)) == content(remote.work)
