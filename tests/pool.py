@@ -79,10 +79,13 @@ class Pool:
         words = ["--remote", str(self.remote), "--name", name, *options]
         self.run("dstack-runner", "--state", str(self.folder / f"{name}-state"), "config", *words)
 
-    def run(self, *words: str) -> None:
-        """A command that must not fail."""
-        done = subprocess.run(words, cwd=self.code, env=self.environment, capture_output=True, text=True, check=False)
+    def run(self, *words: str) -> str:
+        """What a command prints that must not fail."""
+        done = subprocess.run(
+            words, cwd=self.code, env=self.environment, capture_output=True, check=False, text=True, errors="replace"
+        )
         assert done.returncode == 0, (words, done.stdout, done.stderr)
+        return done.stdout
 
     def kill(self, name: str) -> None:
         """`kill -9`, of the daemon alone."""

@@ -3,15 +3,20 @@
 import hashlib
 import json
 import os
+import stat
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from tests.docker_engine import DockerEngine
+from tests.git_servers import PASSWORD
 from tests.installed import ROOT
-from tests.s3_server import S3Server
+from tests.s3_server import SECRET, S3Server, objects
 from tests.team import Team, team
 from tests.test_pool import IN_DOCKER
 
@@ -70,6 +75,30 @@ def test_a_docker_chain_over_ssh(tmp_path: Path, s3: S3Server, docker_engine: Do
         assert (tmp_path / "far/out/x").read_text() == "result\n"
 
 
+PLANTED = (PASSWORD, quote(PASSWORD, safe=""), SECRET)
+
+
+@contextmanager
+def watched_processes() -> Iterator[set[bytes]]:
+    """The command lines of all processes there are meanwhile."""
+    seen: set[bytes] = set()
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.005):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with suppress(OSError):
+                    seen.add(path.read_bytes())
+
+    watching = threading.Thread(target=look)
+    watching.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watching.join()
+
+
 @pytest.fixture
 def at(tmp_path: Path, s3: S3Server) -> Iterator[Team]:
     with team(tmp_path, COUNT, s3, "http") as made:
@@ -120,6 +149,37 @@ def test_one_run_through_every_trouble(at: Team) -> None:
     at.s3_wire.rate = None
     at.s3_wire.heal()
     ends_well(at)
+
+
+NOSY = """\
+workflows:
+- {name: nosy, commands: [env, cat /proc/self/environ, 'sleep 2; mkdir out; env > out/all'], artifacts: [out]}
+"""
+
+
+def test_passwords_and_keys_are_nowhere(tmp_path: Path, s3: S3Server) -> None:
+    with team(tmp_path, NOSY, s3, "http") as at:
+        at.configure_runner("otter", "--executor", "process")  # the one who types it shows the password
+        with watched_processes() as seen:
+            at.start_controller()
+            at.start_runner("otter")
+            at.dstack("run", "nosy", "--name", "far")
+            at.dstack("status", "--json")
+        told = at.dstack("logs", "far") + at.dstack("doctor", expect=None) + at.logs()
+        found = {"commands and daemons": told.encode(), "process list": b"\n".join(seen)}
+        for folder in (at.remote, at.code):
+            objects_ = at.run("git", "-C", str(folder), "cat-file", "--batch-all-objects", "--batch")
+            found[folder.name] = objects_.encode()
+        client = s3.client()
+        for key in objects(s3, at.bucket):
+            found[key] = client.get_object(Bucket=at.bucket, Key=key)["Body"].read()
+        for path in at.folder.rglob("*"):
+            if path.is_file() and stat.S_IMODE(path.stat().st_mode) != 0o600:
+                found[str(path)] = path.read_bytes()
+        assert any(b"git" in line for line in seen)
+        assert [
+            (name, planted) for name, data in found.items() for planted in PLANTED if planted.encode() in data
+        ] == []
 
 
 def test_everything_goes_on_from_copies(at: Team, tmp_path: Path) -> None:
