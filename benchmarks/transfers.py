@@ -163,11 +163,13 @@ def _judge(one: Set, tools: Sequence[str], best: Results) -> None:
     ]
     again = ["up again", *(["up, one changed"] if one.count > 1 else [])]
     times = [best[f"{OURS} up"].seconds / best[f"{OURS} {what}"].seconds for what in again]
+    others = [best[f"{tool} up"].seconds for tool in tools if tool != OURS]
+    beside = f", {min(others) / best[f'{OURS} up again'].seconds:.0f} x the others' first time" if others else ""
     memory = max(taken.memory for what, taken in best.items() if what.startswith(OURS))
     good = min(shares) >= one.share and min(times) >= AGAIN and memory <= MEMORY_MIB
     print(
         f"  {'holds' if good else 'DOES NOT HOLD'}: up {shares[0]:.2f} and down {shares[1]:.2f} of the best (at least "
-        f"{one.share}); again {', '.join(f'{each:.0f} x' for each in times)} (at least {AGAIN} x); "
+        f"{one.share}); again {', '.join(f'{each:.0f} x' for each in times)} (at least {AGAIN} x){beside}; "
         f"{memory:.0f} MiB (at most {MEMORY_MIB})"
     )
 
