@@ -10,7 +10,7 @@ from dstack.model import keys
 from dstack.model.errors import DstackError
 from dstack.model.pool import Heartbeat
 from dstack.model.world import Moment
-from dstack.store.heartbeats import ControllerHeartbeat, read_runners, write_controller
+from dstack.store.heartbeats import ControllerHeartbeat, Known, read_runners, write_controller
 from dstack.store.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class StorePulse:
     own: str
     open_store: Callable[[str], Store]
     _stores: dict[str, Store] = field(default_factory=dict)
+    _known: dict[str, Known] = field(default_factory=dict)
     _beats: int = 0
     _next: float | None = None
     _problems: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ class StorePulse:
         away: set[str] = set()
         for url in sorted(urls):
             try:
-                found = read_runners(self._store(url))
+                found = read_runners(self._store(url), self._known.setdefault(url, {}))
             except DstackError as error:
                 away.add(url)
                 problems.append(f"heartbeats can't be read: {error}")

@@ -10,11 +10,14 @@ from dstack.model.codec import Value, decode, encode
 from dstack.model.errors import Invalid
 from dstack.model.pool import Heartbeat
 from dstack.model.runspec import Utc
-from dstack.store.store import Store
+from dstack.store.store import Head, Store
 
 T = TypeVar("T")
 
 LIMIT = 4 * 1024 * 1024
+
+# What was read of each key, and what the store said of it then.
+Known = dict[str, tuple[Head, Heartbeat]]
 
 
 class ControllerHeartbeat(Value, frozen=True, kw_only=True):
@@ -62,20 +65,26 @@ def delete_runner(store: Store, runner: str, instance: str) -> None:
     store.delete(keys.runner_heartbeat(runner, instance))
 
 
-def read_runners(store: Store) -> Heartbeats:
-    """All runners' heartbeats. One that is broken is reported, not raised; a store that is away raises Unavailable."""
+def read_runners(store: Store, known: Known | None = None) -> Heartbeats:
+    """All runners' heartbeats. One that is broken is reported, not raised; a store that is away raises Unavailable.
+
+    What is in `known` and has the same version there isn't read again; afterwards it holds what was found.
+    """
     seen: dict[tuple[str, str], Seen] = {}
     problems: list[str] = []
+    found: Known = {}
     for head in store.list(keys.RUNNERS):
         try:
-            heartbeat = _read(store, head.key, Heartbeat)
-            if heartbeat is None:
-                continue
-            _check(head.key, keys.runner_heartbeat(heartbeat.runner, heartbeat.instance))
+            heartbeat = _known(known, head) or _runner(store, head.key)
         except Invalid as error:
             problems.append(f"the heartbeat {head.key} can't be used: {error}")
             continue
-        seen[heartbeat.runner, heartbeat.instance] = Seen(heartbeat=heartbeat, modified=head.modified)
+        if heartbeat is not None:
+            found[head.key] = (head, heartbeat)
+            seen[heartbeat.runner, heartbeat.instance] = Seen(heartbeat=heartbeat, modified=head.modified)
+    if known is not None:
+        known.clear()
+        known.update(found)
     return Heartbeats(seen=seen, problems=tuple(problems))
 
 
@@ -104,6 +113,18 @@ def home(store: Store) -> ControllerSeen | None:
         if (now - one.modified).total_seconds() <= one.heartbeat.lease:
             return one
     return None
+
+
+def _known(known: Known | None, head: Head) -> Heartbeat | None:
+    before, heartbeat = (known or {}).get(head.key, (None, None))
+    return heartbeat if head.version and head == before else None
+
+
+def _runner(store: Store, key: str) -> Heartbeat | None:
+    heartbeat = _read(store, key, Heartbeat)
+    if heartbeat is not None:
+        _check(key, keys.runner_heartbeat(heartbeat.runner, heartbeat.instance))
+    return heartbeat
 
 
 def _read(store: Store, key: str, type_: type[T]) -> T | None:

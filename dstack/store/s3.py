@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from dstack.model.errors import Invalid, Unavailable
+from dstack.model.s3_place import Place
 from dstack.store import s3_errors, s3_parts
 from dstack.store.key import is_name, split_key, split_prefix
 from dstack.store.s3_client import client_of
 from dstack.store.s3_errors import explained
-from dstack.model.s3_place import Place
 from dstack.store.store import Head, Sent, Source, unwatched
 
 if TYPE_CHECKING:
@@ -92,7 +92,11 @@ class S3Store:
         name = self._name(key)
         with explained(self.url, key):
             answer = _or_none(lambda: self._client.head_object(Bucket=self._place.bucket, Key=name))
-        return None if answer is None else Head(key, answer["ContentLength"], answer["LastModified"])
+        return (
+            None
+            if answer is None
+            else Head(key, answer["ContentLength"], answer["LastModified"], answer.get("ETag", ""))
+        )
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[Head]:
         """See Store."""
@@ -108,7 +112,7 @@ class S3Store:
                 for one in page.get("Contents", []):
                     key = one["Key"].removeprefix(self._base)
                     if key > after and all(is_name(part) for part in key.split("/")):
-                        yield Head(key, one["Size"], one["LastModified"])
+                        yield Head(key, one["Size"], one["LastModified"], one.get("ETag", ""))
 
     def delete(self, key: str) -> None:
         """See Store."""

@@ -9,6 +9,7 @@ from dstack.model.errors import DstackError, Failed, Invalid, Unavailable
 
 GONE = frozenset({"404", "NoSuchKey", "NotFound"})
 EXISTS = frozenset({"412", "PreconditionFailed"})
+REFUSED = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProblem"})
 _FULL = frozenset({"QuotaExceeded", "XMinioStorageFull", "StorageFull", "InsufficientStorage", "ServiceQuotaExceeded"})
 _REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"})
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
@@ -74,7 +75,7 @@ def _refused(error: exceptions.ClientError, url: str, key: str) -> DstackError: 
         return Failed(f"the bucket of the store {url} is in another region ({where}): set `region` in the config")
     if code in _FULL:
         return Failed(f"the store {url} is full ({told}): free space there, or move it and change `store`")
-    if code in ("AccessDenied", "403", "Forbidden", "AllAccessDisabled", "AccountProblem"):
+    if code in REFUSED:
         doing = error.operation_name
         return Failed(f"the store {url} refuses {doing} of {key}: give this key the right to it ({told})")
     if code in _PASSING or status in _PASSING_STATUS or status not in _LASTING_STATUS:

@@ -84,7 +84,12 @@ def upload(target: Target, source: Source, room: BoundedSemaphore, *, sent: Sent
 
 def _unfinished(target: Target) -> "tuple[str, dict[int, PartTypeDef]] | None":
     """The newest upload of this object that was begun and not ended, with its parts."""
-    answer = target.client.list_multipart_uploads(Bucket=target.bucket, Prefix=target.name)
+    try:
+        answer = target.client.list_multipart_uploads(Bucket=target.bucket, Prefix=target.name)
+    except ClientError as error:
+        if s3_errors.code_of(error) in s3_errors.REFUSED or s3_errors.is_unknown_request(error):
+            return None  # it can't be resumed, but it can be sent
+        raise
     found = [one for one in answer.get("Uploads", []) if one.get("Key") == target.name and one.get("UploadId")]
     if not found:
         return None

@@ -7,11 +7,15 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 
 class Head(NamedTuple):
-    """What a store says of an object: `size` in bytes, `modified` by the store's own clock."""
+    """What a store says of an object: `size` in bytes, `modified` by the store's own clock.
+
+    `version` changes with the content; empty where the store has no such word for it.
+    """
 
     key: str
     size: int
     modified: datetime
+    version: str = ""
 
 
 # Told how many more bytes have arrived; from any thread.
