@@ -15,10 +15,9 @@ def pace_check(session: Session, seen: Seen) -> Check:
         text = f"{why}: {polls}, a runner pushes every {runner:g} s at most, a controller every {controller:g} s; "
         return Check(name="pace", result=Result.GOOD, text=text + "a state remote of its own is faster")
     here = "or when its files change, " if reach is Reach.LOCAL else ""
-    return Check(
-        name="pace", result=Result.GOOD, text=f"{polls}, {here}and push at most {_often(reach)} times a second"
-    )
+    return Check(name="pace", result=Result.GOOD, text=f"{polls}, {here}and push at most {_often(reach)} a second")
 
 
 def _often(reach: Reach) -> str:
-    return f"{1 / runner_pace(reach)[0]:g}"
+    times = 1 / runner_pace(reach)[0]
+    return "once" if times == 1 else f"{times:g} times"
