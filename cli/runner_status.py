@@ -42,7 +42,8 @@ def command(state: Path | None, *, as_json: bool) -> int:
         say(f"{config.name} has not registered yet: start it with `dstack-runner start`")
     else:
         jobs = f", jobs: {', '.join(line.jobs)}" if line.jobs else ""
-        say(f"{line.runner} is {line.status} (seen {ago(line.updated_at, datetime.now(UTC))}){jobs}")
+        pause = f", and begins nothing: {line.pause}" if line.pause else ""
+        say(f"{line.runner} is {line.status}{pause} (seen {ago(line.updated_at, datetime.now(UTC))}){jobs}")
     return GOOD if line and line.status == "live" else TROUBLE
 
 

@@ -261,7 +261,8 @@ class Agent:
 
     def _end(self, now: Moment) -> None:
         """Conclude that it is over, if it is."""
-        if self._leaving is None:
+        displaced = self._mail.standing.step is Step.STOP
+        if self._leaving is None or (self._leaving.way is Way.DRAIN and displaced):
             self._give_up(now)
         elif self._leaving.goodbye is not None:
             told = self._mail.standing.step is Step.STAND and self._mail.standing.wanted.state is RunnerState.GONE

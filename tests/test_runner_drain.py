@@ -13,6 +13,7 @@ from runner.facts import Given
 from runner.statefolder import DRAIN, ask_to_drain, forget_drain, is_asked_to_drain, is_held, locked
 from tests.agents import Office
 from tests.duties import a_job, given_job
+from tests.test_runner_standing import rival
 
 FULL = Space(free=2**28, total=2**40)
 ROOM = Space(free=2**36, total=2**40)
@@ -104,6 +105,17 @@ def test_a_stop_ends_a_drain_and_an_interrupt_leaves_it(office: Office) -> None:
     office.settle(10.0)
     assert office.agent.done
     assert runs.attempt.key in office.executor.launches
+
+
+def test_a_name_that_is_taken_over_ends_a_drain_too(office: Office) -> None:
+    two(office)
+    office.agent.drain()
+    office.settle(2.0)
+    rival(office)
+    office.settle(2.0)
+    assert (office.agent.done, office.agent.drained) == (True, False)
+    assert "was taken over by a runner on there" in office.agent.failure
+    assert office.executor.launches == {}
 
 
 def test_a_drain_that_is_taken_back_goes_on_as_before(office: Office) -> None:
