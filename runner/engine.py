@@ -1,4 +1,4 @@
-"""The Docker Engine, through its SDK: the one file that imports it, and translates its errors."""
+"""The Docker Engine, through its SDK: with `runner.credentials` what imports it, and translates its errors."""
 
 import io
 import json
