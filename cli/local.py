@@ -21,6 +21,7 @@ from cli.session import Seen, Session
 from cli.stopping import Wish, ask_for
 from cli.submitted import line_of
 from cli.terminal import tell
+from controller.main import ControllerDaemon
 from dstack.ledger.submit import Submitted
 from dstack.model.errors import DstackError
 from dstack.model.runspec import Desired
@@ -40,7 +41,7 @@ def run_locally(session: Session, order: Order) -> int:
         with told_if_left(prepared):
             runner.works_for(submitted)
             line = line_of(prepared, submitted)
-        with _deciding(session, seen, submitted), told_if_left(prepared):
+        with _deciding(session, seen, submitted, runner), told_if_left(prepared):
             end = followed(Reader(session), line, LogPrinter(prefixes=prefixes(line.jobs)), asked_locally)
     return exit_code(end)
 
@@ -56,6 +57,8 @@ class _Runner:
         self._lock = threading.Lock()
         self._run: str | None = None
         self._failed = False
+        self._controller: ControllerDaemon | None = None
+        self._daemon.tell(self._pushed)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -68,12 +71,21 @@ class _Runner:
             forget_runner(self._session, self._seen, self._name, self._folder)
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    def beside(self, controller: ControllerDaemon) -> None:
+        """Each then hears at once what the other one has pushed."""
+        self._controller = controller
+        controller.tell(self._daemon.wake)
+
     def works_for(self, submitted: Submitted) -> None:
         """The run is there."""
         with self._lock:
             self._run = submitted.key.name
             if self._failed:
                 self._abort(self._run)
+
+    def _pushed(self) -> None:
+        if self._controller is not None:
+            self._controller.wake()
 
     def _work(self) -> None:
         try:
@@ -94,9 +106,10 @@ class _Runner:
 
 
 @contextmanager
-def _deciding(session: Session, seen: Seen, submitted: Submitted) -> Iterator[None]:
+def _deciding(session: Session, seen: Seen, submitted: Submitted, runner: _Runner) -> Iterator[None]:
     """A controller for this run alone, in a thread."""
     controller = controller_daemon(session, seen, only=submitted.key)
+    runner.beside(controller)
     thread = threading.Thread(target=controller.run, name="controller", daemon=True)
     thread.start()
     try:

@@ -69,7 +69,7 @@ class Seen:
         return self.settings.store_url or default_url(os.environ)
 
     def store(self, url: str | None = None) -> Store:
-        """The store at `url` (of a run), or where that has moved, else of the settings. Raises Failed: it isn't ours."""
+        """The store at `url` (of a run), or where that has moved, else of the settings. Raises Failed."""
         place = moved(self.settings.stores, url) if url else self.store_url
         return open_store(place, self.known_repository(), create=False)
 

@@ -58,6 +58,8 @@ class Both:
     def __init__(self, *, controller: ControllerDaemon, runner: RunnerDaemon) -> None:
         """Nothing runs yet."""
         self._controller, self._runner = controller, runner
+        controller.tell(runner.wake)
+        runner.tell(controller.wake)
         # Its `put`, unlike an event's `set`, may be called in a signal handler.
         self._signals: SimpleQueue[int] = SimpleQueue()
         self._terminated = False

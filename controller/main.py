@@ -12,6 +12,7 @@ from pathlib import Path
 from controller.pulse import StorePulse
 from controller.turn import Controller
 from dstack.ledger.ledger import Ledger
+from dstack.ledger.telling import Telling
 from dstack.ledger.waking import Loop
 from dstack.model import bucket
 from dstack.model.bucket import Reach
@@ -48,8 +49,9 @@ class ControllerDaemon:
         """Nothing is read or written yet."""
         interval, burst = bucket.controller_pace(parts.reach)
         self._pulse = StorePulse(controller=secrets.token_hex(6), own=parts.store, open_store=parts.open_store)
+        self._ledger = Telling(parts.ledger)
         self.controller = Controller(
-            ledger=parts.ledger,
+            ledger=self._ledger,
             pulse=self._pulse,
             store=parts.store,
             entropy=lambda: secrets.token_hex(NONCE_BYTES),
@@ -60,6 +62,10 @@ class ControllerDaemon:
         self._loop = Loop(self._step, name="controller", poll=parts.poll, watched=parts.watched)
         self.wake = self._loop.wake
         self.stop = self._loop.stop
+
+    def tell(self, told: Callable[[], None]) -> None:
+        """Have this called whenever something was pushed: by a runner of this process, which then needn't poll."""
+        self._ledger.told = told
 
     def run(self) -> None:
         """Until stopped."""

@@ -17,6 +17,7 @@ from dstack.ledger.cache import Cache
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.ledger import Ledger
 from dstack.ledger.remote import Remote
+from dstack.ledger.telling import Telling, nobody
 from dstack.ledger.waking import Loop
 from dstack.model.bucket import POLL_SECONDS
 from dstack.model.errors import Failed, Unavailable
@@ -87,6 +88,7 @@ class RunnerDaemon:
         self._wish: bool | None = None
         self._wishes_drain = False
         self._asked = False
+        self._told: Callable[[], None] = nobody
         # Set when it is registered, has read what is assigned to it, and is about to end all else it finds.
         self.tidied = threading.Event()
 
@@ -132,9 +134,18 @@ class RunnerDaemon:
         if self._agent is not None:
             self._agent.drain()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Something may have changed on the remote."""
         if self._agent is not None:
             self._agent.wake()
+
+    def tell(self, told: Callable[[], None]) -> None:
+        """Before `run`: have this called whenever something was pushed, by a controller of this process."""
+        self._told = told
+
+    def _wake(self) -> None:
+        self.wake()
+        if self._agent is not None:
             self._obey(self._agent)
 
     def _obey(self, agent: Agent) -> None:
@@ -153,7 +164,8 @@ class RunnerDaemon:
     def _make(self) -> Agent:
         parts = self._parts
         remote, place = parts.remote, parts.folder / "cache"
-        ledger = GitLedger(Cache(place, remote.url, context=remote.context(place)))
+        ledger = Telling(GitLedger(Cache(place, remote.url, context=remote.context(place))))
+        ledger.told = self._told
         repository = _repository(ledger, parts)
         instance = instance_of(parts.folder)
         profile = Profile(

@@ -55,7 +55,7 @@ class World:
     `entropy` is fresh random text for nonces. `lease` and `interval` (between two pushes) in seconds. `settled` maps
     `<job>.<attempt>` of revoked attempts to when we first saw that, in ticks: retries wait from there. `only`: decide
     for this one run alone (`--local`). `opened` maps `<job>.<attempt>` of open attempts to when we first saw them, in
-    ticks. `stores`: where stores have moved, old URL → new URL. `settled_in`: a full lease has passed since we began to look.
+    ticks. `stores`: where stores have moved, old URL → new URL. `settled_in`: a full lease has passed since our start.
     """
 
     repository: str
