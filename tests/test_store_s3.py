@@ -111,6 +111,26 @@ def test_an_upload_that_was_killed_goes_on_where_it_was(s3: S3Server, bucket: st
     assert hashlib.sha256(read(store)).digest() == hashlib.sha256(data).digest()
 
 
+def test_an_upload_that_the_network_cut_goes_on_where_it_was(
+    s3: S3Server, bucket: str, wire: Forwarder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_client, "TRIES", 1)
+    s3_client._client.cache_clear()
+    data, store = random_bytes(96 * MIB), through(wire, s3, bucket)
+
+    def cut(_size: int) -> None:
+        if wire.upstream > 40 * MIB:
+            wire.cut()
+
+    with pytest.raises(Unavailable):
+        store.put(KEY, Bytes(data), sent=cut)
+    wire.heal()
+    before = wire.upstream
+    assert store.put(KEY, Bytes(data))
+    assert wire.upstream - before < 80 * MIB
+    assert read(store) == data
+
+
 def test_two_who_upload_the_same_at_once_both_succeed(s3: S3Server, bucket: str) -> None:
     data, url = random_bytes(40 * MIB), s3.url(bucket)
     for turn in range(3):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, NamedTuple
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from dstack.model.errors import DstackError, Unavailable
 from dstack.store import parallel, s3_errors
@@ -70,7 +70,7 @@ def upload(target: Target, source: Source, room: BoundedSemaphore, *, sent: Sent
 
     try:
         parallel.each(parts_of(source.size), send, width=WIDTH)
-    except (ClientError, DstackError) as error:
+    except (BotoCoreError, ClientError, ConnectionError, DstackError, TimeoutError) as error:
         if isinstance(error, ClientError) and s3_errors.code_of(error) == "NoSuchUpload":
             return _ended_by_another(target, source.size)
         raise
