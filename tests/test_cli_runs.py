@@ -166,6 +166,7 @@ def test_up_runs_what_is_submitted_and_says_that_it_is_there(at: Desk) -> None:
             "memory",
             "gpus",
             "labels",
+            "pause",
             "executors",
             "jobs",
             "updated_at",
