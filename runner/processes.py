@@ -58,14 +58,15 @@ def terminate_below(root: int) -> None:
     """Send SIGTERM to every descendant of `root`, once for each program that it runs.
 
     A shell's child between fork and exec swallows the signal with the handler it inherited. So what has become another
-    program since, or was not there before, is told too; whatever handles the signal is not told twice.
+    program since, or was not there before, is told too; whatever handles the signal is not told twice. Parents come
+    first: a shell under `set -e` whose command was ended before it is told itself exits, and its trap never runs.
     """
     told: set[Program] = set()
     for _ in range(PASSES):
         programs = {pid: Program(pid, kernel.started(str(pid)), tuple(arguments(pid))) for pid in alive_below(root)}
-        new = {program for program in programs.values() if program not in told}
+        new = [program for program in programs.values() if program not in told]
         signal_all(root, [program.pid for program in new], signal.SIGTERM)
-        told |= new
+        told.update(new)
         if told and not new and not any(looks_forked(program, programs) for program in programs.values()):
             return
         time.sleep(PASS_SECONDS)

@@ -1,6 +1,8 @@
 """Ending processes: whoever hides, whoever saves its work first, and at any moment."""
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -8,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from runner import processes
 from runner.executor import Exit, Launch, Signal
 from runner.frames import STDOUT
 from runner.process import ProcessExecutor
+from runner.shim import kernel
 from tests.attempts import ended, launch, output, shows, until
 
 INSTANCE = f"0f0f0f0f{os.getpid():x}"  # the workers of one test session leave one another alone
@@ -133,3 +137,24 @@ def test_a_signal_after_the_end_is_no_error(executor: ProcessExecutor, tmp_path:
         executor.signal("never.1", how)
     executor.remove(one.key)
     executor.remove(one.key)
+
+
+def test_parents_are_told_before_their_children(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A shell under `set -e` whose command ends before the shell is told exits without its trap."""
+    told: list[int] = []
+    real = processes.signal_all
+
+    def signal_all(root: int, pids: list[int], number: signal.Signals) -> None:
+        told.extend(pids)
+        real(root, pids, number)
+
+    monkeypatch.setattr(processes, "signal_all", signal_all)
+    script = tmp_path / "script"
+    script.write_text("""for i in 1 2 3; do sh -c 'sh -c "sleep 60; :"; :' & done; wait; :""")
+    with subprocess.Popen(["sh", str(script)]) as root:
+        until(lambda: len(kernel.descendants(root.pid)) == 9)
+        order = kernel.descendants(root.pid)
+        parents = {pid: kernel.parent(str(pid)) for pid in order}
+        processes.terminate_below(root.pid)
+    assert told[: len(order)] == order
+    assert all(parents[pid] == root.pid or order.index(parents[pid]) < order.index(pid) for pid in order)
