@@ -8,12 +8,13 @@
 # make clean    remove what was made here
 
 PYTHON ?= python3
-WORKERS ?= 2
+# More than there are processors to be had: much of the time is spent in waiting.
+WORKERS ?= 3
 SEEDS ?= 300
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS)
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # daemons.py is what the others start.
 BENCHMARKS := $(filter-out daemons transfer_tools,$(basename $(notdir $(wildcard benchmarks/*.py))))
 INSTALLED := pyproject.toml .ci/venv examples/digits/requirements.txt
@@ -49,7 +50,7 @@ layers:
 	@$(BIN)/lint-imports > $(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
 covered:
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n $(WORKERS)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal --durations=25
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 packages:
