@@ -12,6 +12,7 @@ from dstack.model.errors import Unavailable
 from dstack.store.artifacts import Tree, save
 from dstack.store.folder import FolderStore
 from dstack.store.memory import MemoryStore
+from dstack.store.reading import Verified
 from dstack.store.store import Head, Sent, Source, unwatched
 
 MIB = 1024 * 1024
@@ -64,6 +65,29 @@ def test_a_file_that_changes_meanwhile_is_stored_under_its_true_digest(
         data = store.get(head.key, limit=64 * MIB)
         assert data is not None
         assert hashlib.sha256(data).hexdigest() == head.key.removeprefix("objects/")
+
+
+def test_a_file_that_changes_and_changes_back_is_stored(job: Path) -> None:
+    data = b"x" * (9 * MIB)
+
+    class Meddling(MemoryStore):
+        def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
+            if isinstance(data, Verified) and data.size == 9 * MIB and not self.meddled:
+                self.meddled = True
+                (job / "f").write_bytes(b"y" * (9 * MIB))
+                try:
+                    return super().put(key, data, if_absent=if_absent, sent=sent)
+                finally:
+                    (job / "f").write_bytes(b"x" * (9 * MIB))
+            return super().put(key, data, if_absent=if_absent, sent=sent)
+
+        meddled = False
+
+    store = Meddling()
+    (job / "f").write_bytes(data)
+    save(store, Tree(root=job), ("f",))
+    assert store.meddled
+    assert store.get(keys.content(hashlib.sha256(data).hexdigest()), limit=9 * MIB) == data
 
 
 def test_a_file_that_grows_or_shrinks_meanwhile_is_saved_as_far_as_it_was(job: Path) -> None:

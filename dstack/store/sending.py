@@ -32,7 +32,12 @@ class Sender:
         """See to it that the store has this object, or will have when all threads are done."""
         key = keys.content(content.sha256)
         if self._claim(key) and not self._is_fresh(key, content.size):
-            self._store.put(key, data, sent=meter.add)
+            try:
+                self._store.put(key, data, sent=meter.add)
+            except BaseException:
+                # It isn't there: a file that changes and changes back is sent under this very digest again.
+                self._give_up(key)
+                raise
         meter.finish()
 
     def put(self, key: str, data: bytes) -> None:
@@ -49,6 +54,10 @@ class Sender:
             first = key not in self._claimed
             self._claimed.add(key)
             return first
+
+    def _give_up(self, key: str) -> None:
+        with self._lock:
+            self._claimed.discard(key)
 
     def _is_fresh(self, key: str, size: int) -> bool:
         if key in self._fresh:
