@@ -196,7 +196,7 @@ def counted(made: Pool) -> list[int]:
     def note(**_: object) -> None:
         count[0] += 1
 
-    made.store._client.meta.events.register("before-send.s3", note)  # type: ignore[attr-defined]  # noqa: SLF001
+    made.store._client.meta.events.register("before-send.s3", note)  # type: ignore[attr-defined]  # noqa: SLF001 (counts)
     return count
 
 

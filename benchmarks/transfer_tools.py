@@ -100,11 +100,11 @@ def main() -> None:
 
 def _ours(endpoint: str, bucket: str) -> Callable[[Path, bool], None]:
     from dstack.store.artifacts import Tree, download, load, save  # noqa: PLC0415 (each child its own)
-    from dstack.store.location import open_store  # noqa: PLC0415
+    from dstack.store.location import open_store  # noqa: PLC0415 (likewise)
 
     store = open_store(f"s3://{bucket}?endpoint_url={endpoint}&region=us-east-1", REPOSITORY, create=True)
 
-    def run(folder: Path, up: bool) -> None:  # noqa: FBT001
+    def run(folder: Path, up: bool) -> None:  # noqa: FBT001 (up or down)
         digest = folder.parent / f"{bucket}.digest"
         if up:
             memory = folder.parent / f"{bucket}.memory"
@@ -117,13 +117,13 @@ def _ours(endpoint: str, bucket: str) -> Callable[[Path, bool], None]:
 
 
 def _boto3(endpoint: str, bucket: str) -> Callable[[Path, bool], None]:
-    import boto3  # noqa: PLC0415
-    from botocore.config import Config  # noqa: PLC0415
+    import boto3  # noqa: PLC0415 (each child its own)
+    from botocore.config import Config  # noqa: PLC0415 (likewise)
 
     config = Config(max_pool_connections=100, s3={"addressing_style": "path"})
     client = boto3.client("s3", endpoint_url=endpoint, config=config)
 
-    def run(folder: Path, up: bool) -> None:  # noqa: FBT001
+    def run(folder: Path, up: bool) -> None:  # noqa: FBT001 (up or down)
         with ThreadPoolExecutor(BOTO3_THREADS) as pool:
             if up:
                 files = [path for path in folder.rglob("*") if path.is_file()]

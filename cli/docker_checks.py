@@ -63,7 +63,7 @@ def version_check(version: dict[str, Any]) -> Check:
 def limits_check() -> Check:
     """Limits take effect."""
     from runner import limit_probe, limits  # noqa: PLC0415 (its library is heavy)
-    from runner.engine import Engine  # noqa: PLC0415
+    from runner.engine import Engine  # noqa: PLC0415 (likewise)
 
     try:
         engine = Engine()

@@ -111,7 +111,7 @@ def _gpu(line: str) -> Gpu | None:
     if len(fields) < 4:  # noqa: PLR2004 (index, name, memory, uuid)
         return None
     index, name, memory = fields[0], ", ".join(fields[1:-2]), fields[-2]
-    good = all(text.isascii() and text.isdecimal() and len(text) < 10 for text in (index, memory))  # noqa: PLR2004
+    good = all(text.isascii() and text.isdecimal() and len(text) < 10 for text in (index, memory))  # noqa: PLR2004 (sane)
     if not good or int(index) > MAX_INDEX or not _is_name(name):
         return None
     return Gpu(index=int(index), name=name, memory=int(memory) * MIB)

@@ -42,7 +42,7 @@ def read_mark(output: Path) -> Mark:
     except FileNotFoundError:
         return Mark()
     except Invalid as error:
-        LOG.error("%s is damaged, its log is sent from the beginning: %s", _file(output), error)  # noqa: TRY400
+        LOG.error("%s is damaged, its log is sent from the beginning: %s", _file(output), error)  # noqa: TRY400 (no bug)
         return Mark()
 
 

@@ -263,9 +263,9 @@ def ill() -> Iterator[Callable[..., str]]:
                 self.end_headers()
                 self.wfile.write(text.encode() if self.command != "HEAD" else b"")
 
-            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815
+            do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815 (its names)
 
-            def log_message(self, *_: Any) -> None:  # noqa: ANN401
+            def log_message(self, *_: Any) -> None:  # noqa: ANN401 (nobody reads it)
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from itertools import islice
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -26,7 +27,7 @@ def each(items: Iterable[T], work: Callable[[T], None], *, width: int) -> None:
         raise crew.error
 
 
-class _Crew:
+class _Crew(Generic[T]):
     def __init__(self, items: Iterator[T], work: Callable[[T], None]) -> None:
         self.stop = False
         self.error: BaseException | None = None
@@ -34,12 +35,16 @@ class _Crew:
 
     def work(self) -> None:
         try:
-            while not self.stop:
-                with self._lock:
-                    item = next(self._items, self)
-                if item is self:
-                    return
-                self._work(item)  # type: ignore[arg-type]
+            for item in self._taken():
+                self._work(item)
         except BaseException as error:  # noqa: BLE001 (raised again by who waits)
             self.stop = True
             self.error = self.error or error
+
+    def _taken(self) -> Iterator[T]:
+        while not self.stop:
+            with self._lock:
+                found = list(islice(self._items, 1))
+            if not found:
+                return
+            yield found[0]
