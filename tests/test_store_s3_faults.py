@@ -79,6 +79,24 @@ def test_a_look_at_heartbeats_reads_only_what_has_changed(store: S3Store) -> Non
     assert set(known) == {"runners/lynx.i1.json", "runners/wolf.i1.json"}
 
 
+@pytest.mark.parametrize("size", [1000, 5 * MIB, 9 * MIB], ids=["small", "whole", "in parts"])
+def test_what_is_damaged_on_its_way_is_refused_by_the_server_and_may_be_sent_again(store: S3Store, size: int) -> None:
+    data = bytes(size)
+
+    def damage(request: Any, **_: object) -> None:  # noqa: ANN401 (the library's own)
+        if request.method == "PUT":
+            sent = request.body.read()
+            request.body = sent[: len(sent) // 2] + b"?" + sent[len(sent) // 2 + 1 :]
+
+    store._client.meta.events.register("before-send.s3", damage)
+    with pytest.raises(Unavailable, match=r"the store s3://.* answers .* it is tried again"):
+        store.put(KEY, Bytes(data))
+    assert store.head(KEY) is None
+    store._client.meta.events.unregister("before-send.s3", damage)
+    store.put(KEY, Bytes(data))
+    assert read(store) == data
+
+
 def test_an_end_of_an_upload_that_is_said_twice_is_one_end(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     complete, times = store._client.complete_multipart_upload, []
 

@@ -203,6 +203,7 @@ def _part(parent: int) -> Iterator[bytes]:
     name = PART + secrets.token_hex(8).encode()
     try:
         yield name
-    finally:
+    except BaseException:
         with suppress(OSError):
             os.unlink(name, dir_fd=parent)
+        raise

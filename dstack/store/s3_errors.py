@@ -14,6 +14,7 @@ _FULL = frozenset({"QuotaExceeded", "XMinioStorageFull", "StorageFull", "Insuffi
 _REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"})
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
 _PASSING = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "TooManyRequests", "429"})
+_DAMAGED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
 _LASTING_STATUS = range(400, 500)
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
 _NO_KEYS = (
@@ -78,7 +79,7 @@ def _refused(error: exceptions.ClientError, url: str, key: str) -> DstackError: 
     if code in REFUSED:
         doing = error.operation_name
         return Failed(f"the store {url} refuses {doing} of {key}: give this key the right to it ({told})")
-    if code in _PASSING or status in _PASSING_STATUS or status not in _LASTING_STATUS:
+    if code in _PASSING | _DAMAGED or status in _PASSING_STATUS or status not in _LASTING_STATUS:
         return Unavailable(f"the store {url} answers {told or status}: it is tried again", retry_after=_wait(error))
     return Failed(f"the store {url} refuses {error.operation_name} of {key}: {told or status}")
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from threading import BoundedSemaphore
 from typing import TypeVar
 
 from dstack.model import packing
@@ -19,6 +20,9 @@ T = TypeVar("T")
 
 # The store itself sends a larger one in parts, several at once: one such file at a time is enough.
 LARGE = 64 * 1024 * 1024
+# Up to this size a file is read once, and sent out of memory; so many at once.
+WHOLE = 8 * 1024 * 1024
+BODIES = 8
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class Upload:
     digests: Digests
     tally: Tally
     outcome: Outcome
+    room: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(BODIES))
 
     def send(self, files: Sequence[Found], width: int) -> None:
         """Send all of them, in `width` threads. Raises what the store and who watches raise."""
@@ -60,7 +65,9 @@ class Upload:
         with Workers(width) as workers:
             self.tally.watch(workers)
             alike = list(self._pack([one for one in files if one.size <= packing.SMALL], workers, trusting=trusting))
-            for found in (one for one in files if packing.SMALL < one.size <= LARGE):
+            alone = [one for one in files if packing.SMALL < one.size <= LARGE]
+            # What is not known takes longest: it goes first.
+            for found in sorted(alone, key=lambda one: self._remembered(one) is not None):
                 workers.start(partial(self._alone, found))
             for found in (one for one in files if one.size > LARGE):
                 self._alone(found)
@@ -135,6 +142,12 @@ class Upload:
             self.outcome.places[found.path] = Where(sent)
 
     def _read_and_send(self, found: Found) -> Content:
+        if found.size <= WHOLE:
+            with self.room, Parents() as parents:
+                data, reading = read_small(found, parents)
+                self._learn(found, reading)
+                self.sender.send(reading.content, data, Meter(self.tally, reading.content.size))
+                return reading.content
         with Parents() as parents, opened(found, parents) as descriptor:
             reading, source = digest(descriptor, self._check)
             self._learn(found, reading)
