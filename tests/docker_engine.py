@@ -19,7 +19,7 @@ import docker
 import pytest
 from docker import errors
 
-from runner.engine import answers
+from runner.connection import answers
 from tests import docker_images
 
 STARTED_WITHIN = 60

@@ -25,7 +25,7 @@ SCRIPT = "import sys; sys.path.append({site!r}); from dstack.__main__ import {en
 # An outside thing has one home, so that a change of library is a change in one place.
 HOMES = {
     "pygit2": ("dstack/ledger/",),
-    "docker": ("runner/engine.py", "runner/credentials.py"),
+    "docker": ("runner/engine.py", "runner/connection.py", "runner/credentials.py"),
     "tinydb": ("runner/",),
     "rich": ("cli/",),
     "click": ("cli/",),

@@ -66,7 +66,7 @@ def test_a_restarted_engine_loses_no_line_and_no_exit_code(tmp_path: Path, *, su
 
 
 def test_a_hung_engine_is_not_waited_for_and_its_jobs_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.engine.QUICK", 1)
+    monkeypatch.setattr("runner.connection.QUICK", 1)
     with alone() as engine:
         executor = DockerExecutor(lambda: None, instance="away", base_url=engine.url)
         one = launch(tmp_path, COUNT, job={"image": engine.busybox()})
