@@ -11,18 +11,18 @@ from queue import Empty, SimpleQueue
 
 from dstack.ledger.ledger import Ledger
 from dstack.model.errors import Failed, Invalid
-from dstack.model.pool import Phase, RunnerState
+from dstack.model.pool import Phase
 from dstack.model.world import Moment
 from runner import facts, reports
 from runner.correspondence import Correspondence
-from runner.disk import Guard
 from runner.duty import Duty, assigned, next_at, react
 from runner.exchange import Exchange, Exchanged, Wish
 from runner.heartbeat import Heart, Vitals
 from runner.held import Held
 from runner.journal import Journal
 from runner.lanes import Lane
-from runner.leaving import Leaving, Way, dropped, has_let_go
+from runner.leaving import Leaving, Way, announced, asked, dropped, is_over, recalled
+from runner.lookout import Lookout
 from runner.profile import Profile
 from runner.registering import Step
 from runner.reports import Report
@@ -31,7 +31,6 @@ from runner.works import Fact, Tools, Works
 LOG = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 5.0
-SWEEP_SECONDS = 300.0
 
 
 class Agent:
@@ -53,9 +52,7 @@ class Agent:
         )
         self.heart.on_news = self.poke
         self._leaving: Leaving | None = None
-        self._guard = Guard(keep=profile.keep_free)
-        self.tidied = threading.Event()
-        self._sweep_at = 0.0
+        self.lookout = Lookout(self.works, tools.space, keep=profile.keep_free)
         held = {one.key: self.works.adopt(one, now) for one in journal.load(now)}
         self._duty = Duty(capacity=one.capacity, held=held, taking=False)
 
@@ -113,8 +110,7 @@ class Agent:
         while (news := self._next_news()) is not None:
             news(now)
         self._look_for_exits(now)
-        self._look_at_disk(now)
-        self._sweep(now)
+        self.lookout.look(self._duty.held, now.ticks)
         self._decide(now)
         self._correspond(now)
         self._show()
@@ -159,27 +155,13 @@ class Agent:
             if held.phase is Phase.RUNNING and (exit_ := self.works.exit_of(held)) is not None:
                 self._duty = self._duty.put(facts.exited(held, exit_, now))
 
-    def _sweep(self, now: Moment) -> None:
-        if self.tidied.is_set() and now.ticks >= self._sweep_at:
-            self._sweep_at = now.ticks + SWEEP_SECONDS
-            self.works.remove_orphans(self._duty.held)
-
-    def _look_at_disk(self, now: Moment) -> None:
-        if now.ticks < self._guard.look_at:
-            return
-        before, self._guard = self._guard, self._guard.seen(self._tools.space(), now.ticks)
-        if bool(before.pause) != bool(self._guard.pause):
-            LOG.warning("%s", f"no job is begun: {self._guard.pause}" if self._guard.pause else "jobs are begun again")
-        if self._guard.sweep:
-            self.works.free_space()
-
     def _why_idle(self) -> str:
         """Why nothing is begun, and what waits may be taken back."""
         draining = self._leaving is not None and self._leaving.way is Way.DRAIN
-        return "it is draining" if draining else self._guard.pause
+        return "it is draining" if draining else self.lookout.pause
 
     def _decide(self, now: Moment) -> None:
-        taking = self._mail.registered and self._leaving is None and not self._guard.pause
+        taking = self._mail.registered and self._leaving is None and not self.lookout.pause
         self._duty = replace(self._duty, taking=taking)
         self._duty, actions = react(self._duty, now)
         try:
@@ -190,7 +172,7 @@ class Agent:
             self.works.do(action)
 
     def _correspond(self, now: Moment) -> None:
-        self._mail.want(store=self.heart.beating_in, state=self._state(), now=now)
+        self._mail.want(store=self.heart.beating_in, state=announced(self._leaving, self._duty), now=now)
         wish = self._mail.wish(self._pending(), now)
         if wish is not None:
             self._tools.lanes.run(Lane.REMOTE, lambda: self._converse(wish))
@@ -208,10 +190,8 @@ class Agent:
             self._learn(report.key, _known(report), now)
         if result.seen is not None and (result.seen is not before or result.written):
             self._duty = assigned(self._duty, result.given, self._profile.rules, whole=result.whole)
-        if self._mail.registered and not self.tidied.is_set() and result.whole:
-            self.works.remove_leftovers(self._duty.held)
-            self.tidied.set()
-            self._sweep_at = now.ticks + SWEEP_SECONDS
+        if self._mail.registered and result.whole:
+            self.lookout.tidy(self._duty.held, now.ticks)
 
     def _pending(self) -> tuple[Report, ...]:
         return reports.pending(self._duty) if self._mail.registered else ()
@@ -238,38 +218,25 @@ class Agent:
             return None
         return self._mail.settings.store_url or self._profile.store
 
-    def _state(self) -> RunnerState:
-        """What to announce. `gone` only where nothing is left in hand."""
-        if self._leaving is None:
-            return RunnerState.LIVE
-        if self._leaving.goodbye is not None and has_let_go(self._duty, self._leaving.way):
-            return RunnerState.GONE
-        return RunnerState.DRAINING if self._leaving.way in (Way.DRAIN, Way.STOP) else RunnerState.LIVE
-
     def _stay(self) -> None:
-        if self._leaving is not None and self._leaving.way is Way.DRAIN and self._leaving.goodbye is None:
+        before, self._leaving = self._leaving, recalled(self._leaving)
+        if before is not self._leaving:
             LOG.info("jobs are taken again")
-            self._leaving = None
 
     def _leave(self, way: Way, now: Moment) -> None:
-        if way is Way.DRAIN and self._leaving is not None:
-            return
-        if self._leaving is None or self._leaving.way is not way:
-            self._leaving = Leaving(way=way, since=now.ticks)
+        self._leaving = asked(self._leaving, way, now.ticks)
         if way is Way.STOP:
             self._duty = replace(self._duty, interrupted=True)
 
     def _end(self, now: Moment) -> None:
         """Conclude that it is over, if it is."""
-        displaced = self._mail.standing.step is Step.STOP
-        if self._leaving is None or (self._leaving.way is Way.DRAIN and displaced):
+        leaving, standing = self._leaving, self._mail.standing
+        if leaving is None or (leaving.way is Way.DRAIN and standing.step is Step.STOP):
             self._give_up(now)
-        elif self._leaving.goodbye is not None:
-            told = self._mail.standing.step is Step.STAND and self._mail.standing.wanted.state is RunnerState.GONE
-            late = now.ticks >= (self._leaving.deadline() or 0.0)
-            self.done = told or late or not has_let_go(self._duty, self._leaving.way) or not self._mail.registered
-        elif self._leaving.is_ready(self._duty, now.ticks):
-            self._leaving = replace(self._leaving, goodbye=now.ticks)
+        elif leaving.goodbye is not None:
+            self.done = is_over(leaving, self._duty, standing, now.ticks, registered=self._mail.registered)
+        elif leaving.is_ready(self._duty, now.ticks):
+            self._leaving = replace(leaving, goodbye=now.ticks)
 
     def _give_up(self, now: Moment) -> None:
         """End where the name is another's, or nothing can be written where the heart should beat."""

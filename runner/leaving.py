@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from dstack.model.pool import Phase
+from dstack.model.pool import Phase, RunnerState
 from runner.duty import Duty
 from runner.held import Held
+from runner.registering import Standing, Step
 
 GOODBYE_SECONDS = 5.0
 HANDBACK_SECONDS = 30.0
@@ -50,6 +51,35 @@ class Leaving:
             # A controller that is away takes nothing back; that it hasn't begun is told by `gone`.
             return has_let_go(duty, self.way)
         return is_free(duty)
+
+
+def asked(before: Leaving | None, way: Way, now: float) -> Leaving:
+    """After being asked to end in some way: asked again, the first moment counts; who ends already doesn't drain."""
+    if before is not None and way in (Way.DRAIN, before.way):
+        return before
+    return Leaving(way=way, since=now)
+
+
+def recalled(before: Leaving | None) -> Leaving | None:
+    """After being asked to stay: only a drain can be taken back, and not when it has come to the goodbye."""
+    drains = before is not None and before.way is Way.DRAIN and before.goodbye is None
+    return None if drains else before
+
+
+def announced(leaving: Leaving | None, duty: Duty) -> RunnerState:
+    """What to announce. `gone` only where nothing is left in hand."""
+    if leaving is None:
+        return RunnerState.LIVE
+    if leaving.goodbye is not None and has_let_go(duty, leaving.way):
+        return RunnerState.GONE
+    return RunnerState.DRAINING if leaving.way in (Way.DRAIN, Way.STOP) else RunnerState.LIVE
+
+
+def is_over(leaving: Leaving, duty: Duty, standing: Standing, now: float, *, registered: bool) -> bool:
+    """Whether the goodbye was heard, or is no longer waited for."""
+    told = standing.step is Step.STAND and standing.wanted.state is RunnerState.GONE
+    late = now >= (leaving.deadline() or 0.0)
+    return told or late or not has_let_go(duty, leaving.way) or not registered
 
 
 def is_settled(held: Held) -> bool:

@@ -96,7 +96,7 @@ class RunnerDaemon:
         """Until shut down. Raises Failed where it can't be a runner, or is one no more; Unavailable, Invalid."""
         with locked(self._parts.folder):
             agent = self._agent = self._make()
-            agent.tidied = self.tidied
+            agent.lookout.tidied = self.tidied
             _keep_name(self._parts, agent)
             if self._wishes_drain:
                 agent.drain()
