@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dstack.model.job import Job, Resources
+from dstack.model.job import Job, Resources, Shell
 from runner.executor import OUTPUT, Executor, Exit, Launch
 from runner.frames import STDERR, STDOUT, Frame, read_frame
 
@@ -48,7 +48,7 @@ def make_job(script: str, fields: Mapping[str, object]) -> Job:
         root=ROOT,
         workflow="train",
         commands=(script,),
-        shell=shell,
+        shell=Shell(shell),
         working_dir=working_dir,
         image=image,
         resources=resources,

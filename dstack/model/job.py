@@ -31,6 +31,13 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
+class Shell(StrEnum):
+    """What runs the commands: `sh -e`, or `bash -eo pipefail`."""
+
+    SH = "sh"
+    BASH = "bash"
+
+
 class Pull(StrEnum):
     """When an image is pulled: where the runner hasn't got it, or for every job."""
 
@@ -47,12 +54,16 @@ class Gpus(Value, frozen=True, kw_only=True):
 
 
 class Resources(Value, frozen=True, kw_only=True):
-    """What a job needs. `cpu` in cores, `memory` and `shm_size` in bytes; None: unlimited, but a cpu counts as one."""
+    """What a job needs. `cpu` in cores, `memory` and `shm_size` in bytes; None: unlimited, but a cpu counts as one.
+
+    `interruptible`: whether it may run where the machine can be taken away.
+    """
 
     cpu: float | None = None
     memory: int | None = None
     shm_size: int | None = None
     gpu: Gpus | None = None
+    interruptible: bool = False
 
 
 class Retry(Value, frozen=True, kw_only=True):
@@ -74,11 +85,34 @@ class Need(Value, frozen=True, kw_only=True):
     under: str = ""
 
 
+class Tagged(Value, frozen=True, kw_only=True):
+    """Artifacts of a tag that are inputs: a manifest's digest in `store` (empty: the run's own); `under` as in Need.
+
+    `workflow` is empty where the tag holds files from a folder.
+    """
+
+    tag: str
+    workflow: str = ""
+    manifest: str
+    store: str = ""
+    under: str = ""
+
+
+class Volume(Value, frozen=True, kw_only=True):
+    """A folder that runners offer as `name`, at `path` in the job (absolute, or relative to its working folder)."""
+
+    name: str
+    path: str
+    read_only: bool = False
+
+
 class Job(Value, frozen=True, kw_only=True):
     """One job. Its id depends on every field, and on the run through `root`.
 
     `matrix`, `variables` and `environment` map names to text. `artifacts` are relative to `working_dir`, or absolute in
-    a container. `timeout` and `stop_grace` are in seconds.
+    a container; `saves` maps some of them to seconds between two saves while the job runs; `metrics` are JSON files
+    among them. `include` are globs of the repository's files it sees, empty: all. `timeout` and `stop_grace` are in
+    seconds. `max_parallel`: so many jobs of this workflow of this run at once. `secrets` are names alone.
     """
 
     version: int = 1
@@ -87,12 +121,20 @@ class Job(Value, frozen=True, kw_only=True):
     matrix: dict[str, str] = {}
     image: str | None = None
     pull: Pull = Pull.MISSING
-    shell: str = "sh"
+    shell: Shell = Shell.SH
     commands: tuple[str, ...]
     environment: dict[str, str] = {}
     variables: dict[str, str] = {}
     needs: tuple[Need, ...] = ()
+    tagged: tuple[Tagged, ...] = ()
+    include: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
+    saves: dict[str, float] = {}
+    metrics: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    cache_dirs: tuple[str, ...] = ()
+    max_parallel: int | None = None
     working_dir: str = "."
     resources: Resources = Resources()
     timeout: float | None = None

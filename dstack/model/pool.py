@@ -36,7 +36,8 @@ class Capacity(Value, frozen=True, kw_only=True):
 class Registration(Value, frozen=True, kw_only=True):
     """`runner.json` in `refs/dstack/runners/<runner>`. `instance` is the state folder's id, `start` this start's nonce.
 
-    `private`: for the one run that names it (`--local`), placed on by nobody else.
+    `private`: for the one run that names it (`--local`), placed on by nobody else. `volumes` are the names of folders
+    it offers. `interruptible`: the machine can be taken away at any time.
     """
 
     version: int = 1
@@ -49,6 +50,8 @@ class Registration(Value, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     executors: tuple[str, ...] = ()
     software: str = ""
+    volumes: tuple[str, ...] = ()
+    interruptible: bool = False
     private: bool = False
     store: str
     state: RunnerState = RunnerState.LIVE
@@ -78,11 +81,15 @@ class Heartbeat(Value, frozen=True, kw_only=True):
 
 
 class Input(Value, frozen=True, kw_only=True):
-    """Artifacts to put in place before the commands: a manifest's digest, and the folder they appear under (or '')."""
+    """Artifacts to put in place before the commands: a manifest's digest, and the folder they appear under (or '').
+
+    `job` is empty where they are a tag's. `store` is empty where it is the attempt's own.
+    """
 
     job: str
     manifest: str
     under: str = ""
+    store: str = ""
 
 
 class Attempt(Value, frozen=True, kw_only=True):

@@ -51,11 +51,23 @@ class Code(Value, frozen=True, kw_only=True):
     contents: dict[str, str] = {}
 
 
+class TagContent(Value, frozen=True, kw_only=True):
+    """A tag as it was when the run was submitted: the tagged commit, the store, and manifests that can be inputs.
+
+    `manifests` maps workflows (empty: a tag made of files) to manifests by matrix text (empty: no matrix).
+    """
+
+    root: str
+    store: str
+    manifests: dict[str, dict[str, str]] = {}
+
+
 class RunSpec(Value, frozen=True, kw_only=True):
     """The fixed part, read from the root alone.
 
     `variables` holds overrides by section (a workflow's name, or `global`), as typed. `environment` was taken from the
-    submitter. `nonce` makes every root unique.
+    submitter. `tags` are those that it depends on, as they were. `source` names the run that `--from` took it from.
+    `nonce` makes every root unique.
     """
 
     version: int = 1
@@ -66,6 +78,8 @@ class RunSpec(Value, frozen=True, kw_only=True):
     matrix: dict[str, tuple[str, ...]] = {}
     environment: dict[str, str] = {}
     code: Code
+    tags: dict[str, TagContent] = {}
+    source: str | None = None
     planner: int = 1
     submitted_by: str
     submitted_at: Utc

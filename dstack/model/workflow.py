@@ -5,8 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dstack.model.errors import Invalid
-from dstack.model.job import Pull, Resources, Retry
+from dstack.model.job import Pull, Resources, Retry, Shell, Volume
 from dstack.model.problems import nearest, shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagNeed:
+    """A dependency written `workflow:tag`: the artifacts of a run that was tagged, without a job of this run."""
+
+    workflow: str
+    tag: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,16 +22,27 @@ class Workflow:
     """One workflow. Times are in seconds.
 
     `environment` maps names to text, or to None where the submitter's own value is taken. `matrix` maps names to the
-    texts of their values, in the order of the file. `artifacts` are relative to `working_dir`, or absolute.
+    texts of their values, in the order of the file; of their combinations those that agree with one of
+    `matrix_exclude` are left out, and `matrix_include` adds some, as written. `artifacts` are relative to
+    `working_dir`, or absolute; `saves` maps some of them to seconds. `include`: globs of the repository's files that
+    it depends on; empty: all.
     """
 
     name: str
     help: str = ""
     image: str | None = None
     pull: Pull = Pull.MISSING
+    shell: Shell = Shell.SH
     commands: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
+    tag_needs: tuple[TagNeed, ...] = ()
+    include: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
+    saves: Mapping[str, float] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    cache_dirs: tuple[str, ...] = ()
     resources: Resources = field(default_factory=Resources)
     environment: Mapping[str, str | None] = field(default_factory=dict)
     working_dir: str = "."
@@ -31,6 +50,9 @@ class Workflow:
     stop_grace: float = 30.0
     retry: Retry | None = None
     matrix: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    matrix_include: tuple[Mapping[str, str], ...] = ()
+    matrix_exclude: tuple[Mapping[str, str], ...] = ()
+    max_parallel: int | None = None
     cache: bool = True
     labels: tuple[str, ...] = ()
 
