@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.model.errors import Invalid
-from dstack.model.job import Job, Need, from_bytes, job_oid, to_bytes
+from dstack.model.job import Job, Need, Shell, from_bytes, job_oid, to_bytes
 from dstack.model.plan import Plan
 from dstack.model.planner import MAX_NEEDS, environment_names, make_plan
 from dstack.model.runspec import Code, RunSpec
@@ -76,6 +76,12 @@ def test_ids_are_those_of_the_blobs_and_depend_on_the_root() -> None:
     other = make_plan("6" * 40, spec("evaluate"), CHAIN, None)
     assert again == plan
     assert {planned.oid for planned in plan.jobs}.isdisjoint(planned.oid for planned in other.jobs)
+
+
+def test_a_job_of_words_that_this_version_does_not_know_is_refused() -> None:
+    known = to_bytes(Job(root="a" * 40, workflow="train", commands=("true",), shell=Shell.BASH))
+    with pytest.raises(Invalid, match="job object"):
+        from_bytes(known.replace(b'"bash"', b'"fish"'))
 
 
 def test_what_is_written_as_the_default_is_the_default() -> None:

@@ -133,7 +133,6 @@ def test_commands_start_in_the_working_directory(executor: ProcessExecutor, tmp_
         ({"working_dir": "missing"}, "'missing' is not a folder of the repository"),
         ({"working_dir": "../.."}, "leads out of the repository"),
         ({"working_dir": "link"}, "leads out of the repository"),
-        ({"shell": "fish"}, "use one of bash, sh"),
     ],
 )
 def test_what_cannot_start_says_why(
