@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from dstack.model.events import Assigned, Ended, Finished, JobSummary, Planned, Revoked, RunFinished
 from dstack.model.gpus import Gpu, lacking
-from dstack.model.job import Gpus, Job, Reason, short
-from dstack.model.placing import Candidate
+from dstack.model.job import Job, Reason, short
+from dstack.model.placing import Candidate, executor_of
 from dstack.model.plan import Plan, PlannedJob
 from dstack.model.pool import attempt_key
 from dstack.model.retries import last_revoked, retries_left
@@ -29,7 +29,7 @@ class RunnerFates:
 
     `spared`: attempts that another controller, to whom the runner lives, gave it less than a lease ago. `gone`: ended
     with nothing in hand. `waiting`: (runner, attempt) pairs not begun, by the heartbeat of the registered start,
-    with why it begins nothing now, if it doesn't. `gpus`: what each runner has.
+    with why it begins nothing now, if it doesn't; `paused` the same of (runner, executor). `gpus`: what each has.
     """
 
     lost: frozenset[str] = frozenset()
@@ -38,9 +38,10 @@ class RunnerFates:
     given_up: frozenset[tuple[str, str]] = frozenset()
     gone: frozenset[str] = frozenset()
     waiting: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    paused: Mapping[tuple[str, str], str] = field(default_factory=dict)
     gpus: Mapping[str, tuple[Gpu, ...]] = field(default_factory=dict)
 
-    def back(self, key: str, assigned: Assigned, wanted: Gpus | None) -> str:
+    def back(self, key: str, assigned: Assigned, job: Job) -> str:
         """Why its runner, the very one it was given to, has not begun this attempt and never will; else empty."""
         name = assigned.runner
         if self.instances.get(name) != assigned.instance:
@@ -50,9 +51,13 @@ class RunnerFates:
         why = self.waiting.get((name, key))
         if why is None:
             return ""
-        if missing := lacking(self.gpus.get(name, ()), wanted):
+        if missing := lacking(self.gpus.get(name, ()), job.resources.gpu):
             return f"the runner {name} {missing}"
-        return f"the runner {name} begins nothing now ({why})" if why else ""
+        if why:
+            return f"the runner {name} begins nothing now ({why})"
+        executor = executor_of(job)
+        why = self.paused.get((name, executor), "")
+        return f"the runner {name} begins no {executor} jobs now ({why})" if why else ""
 
     def of(self, key: str, assigned: Assigned) -> str:
         """Why nothing is to be expected of this attempt any more; empty while something is."""
@@ -201,7 +206,7 @@ class _Step:
             self._finish(status, reason, f"{reason} before it had started", attempt=attempt)
 
     def _back(self, attempt: AttemptState) -> str:
-        return self.fates.back(self._key(attempt), attempt.assigned, self.job.resources.gpu)
+        return self.fates.back(self._key(attempt), attempt.assigned, self.job)
 
     def _key(self, attempt: AttemptState) -> str:
         return attempt_key(self.planned.id, attempt.number)

@@ -12,7 +12,7 @@ from dstack.model.assigning import Held, assigned_event, attempt_of, changed_ass
 from dstack.model.job import Job, Reason
 from dstack.model.observation import Change
 from dstack.model.placing import Placement, Room, place
-from dstack.model.pool import Phase, RunnerState
+from dstack.model.pool import Heartbeat, Phase, RunnerState
 from dstack.model.turn import OpenAttempt, Turn, Waiting
 from dstack.model.world import Moment, RunnerView, RunView, World
 
@@ -52,6 +52,7 @@ def fates_of(world: World, now: Moment) -> RunnerFates:
         lost=lost,
         gone=frozenset(name for name, one in world.runners.items() if one.registration.state is RunnerState.GONE),
         waiting={(name, key): why for name, key, why in _waiting(world)},
+        paused={(name, executor): why for name, one in world.runners.items() for executor, why in _pauses(one).items()},
         gpus={name: one.registration.capacity.gpus for name, one in world.runners.items()},
         spared=frozenset(_spared(world, lost, now)) if lost else frozenset(),
         instances={name: runner.registration.instance for name, runner in world.runners.items()},
@@ -128,6 +129,7 @@ def _room(runner: RunnerView) -> Room:
         executors=frozenset(registration.executors),
         labels=frozenset(registration.labels),
         closed=_closed(runner),
+        pauses=_pauses(runner),
         private=registration.private,
         cpu=registration.capacity.cpu,
         memory=registration.capacity.memory,
@@ -144,15 +146,26 @@ def _closed(runner: RunnerView) -> str:
 
 def _pause(runner: RunnerView) -> str:
     """Why this start of the runner begins nothing, by its heartbeat."""
+    beat = _beat(runner)
+    return beat.pause if beat else ""
+
+
+def _pauses(runner: RunnerView) -> Mapping[str, str]:
+    """The same of its executors, by name."""
+    beat = _beat(runner)
+    return {name: why[:SENTENCE] for name, why in beat.pauses.items()} if beat else {}
+
+
+def _beat(runner: RunnerView) -> Heartbeat | None:
+    """Its last heartbeat, if it is one of the very start that is registered."""
     beat = runner.watched.heartbeat
-    return beat.pause if beat and beat.start == runner.registration.start else ""
+    return beat if beat and beat.start == runner.registration.start else None
 
 
 def _waiting(world: World) -> Iterable[tuple[str, str, str]]:
     """(runner, attempt, pause): those not begun when the very start that is registered told so."""
     for name, runner in world.runners.items():
-        beat = runner.watched.heartbeat
-        if beat and beat.start == runner.registration.start:
+        if beat := _beat(runner):
             for key, phase in beat.attempts.items():
                 if phase is Phase.WAITING:
                     yield name, key, beat.pause[:SENTENCE]

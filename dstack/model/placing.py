@@ -32,7 +32,8 @@ class Candidate:
 class Room:
     """What is left of a runner while a turn places jobs on it.
 
-    `closed`: why it takes nothing now. `reserved`: all that gets free is for a large job; `awaited`: the GPUs only.
+    `closed`: why it takes nothing now; `pauses`: why nothing for an executor. `reserved`: all that
+    gets free is for a large job; `awaited`: the GPUs only.
     """
 
     runner: str
@@ -40,6 +41,7 @@ class Room:
     executors: frozenset[str]
     labels: frozenset[str] = frozenset()
     closed: str = ""
+    pauses: Mapping[str, str] = field(default_factory=dict)
     private: bool = False
     cpu: float = 0.0
     memory: float = 0.0
@@ -67,6 +69,12 @@ class Room:
     def lacks_gpus(self, job: Job) -> bool:
         """Whether the GPUs it asks for are given away for now."""
         return pick(self.gpus, job.resources.gpu) is None
+
+    def closed_to(self, job: Job) -> str:
+        """Why it doesn't take the job now; empty if it does."""
+        executor = executor_of(job)
+        why = self.pauses.get(executor, "")
+        return self.closed or (f"takes no {executor} jobs now: {why}" if why else "")
 
     def is_kept_from(self, job: Job) -> bool:
         """Whether what gets free here is meant for another."""
@@ -151,7 +159,7 @@ def _kind(candidate: Candidate) -> tuple[object, ...]:
 
 def _choose(candidate: Candidate, rooms: Sequence[Room], interval: float) -> tuple[Room | None, str]:
     job = candidate.job
-    fitting = [room for room in rooms if _allowed(candidate, room) and not (misfit(job, room) or room.closed)]
+    fitting = [room for room in rooms if _allowed(candidate, room) and not (misfit(job, room) or room.closed_to(job))]
     if not fitting:
         return None, why_nowhere(candidate, rooms)
     # Machines with GPUs are left to those who ask for some, as long as there are others.
@@ -183,7 +191,9 @@ def why_nowhere(candidate: Candidate, rooms: Sequence[Room]) -> str:
     allowed = sorted((room for room in rooms if _allowed(candidate, room)), key=lambda room: room.runner)
     if not allowed:
         return "waits for a runner: none is live"
-    reasons = "; ".join(f"{room.runner} {misfit(candidate.job, room) or room.closed}" for room in allowed[:3])
+    reasons = "; ".join(
+        f"{room.runner} {misfit(candidate.job, room) or room.closed_to(candidate.job)}" for room in allowed[:3]
+    )
     return f"no live runner can take it: {reasons}"
 
 

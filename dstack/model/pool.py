@@ -63,7 +63,8 @@ class Heartbeat(Value, frozen=True, kw_only=True):
 
     `attempts` maps `<job>.<attempt>` to its phase. `assignment` is the assignment commit last read. `polls` counts
     successful polls of the remote. `retry_after`: seconds the remote told the runner to stay away. `pause`: why this
-    start begins nothing for now, so that attempts named as waiting may be taken back; empty while it does.
+    start begins nothing for now, so that attempts named as waiting may be taken back; empty while it does. `pauses`:
+    the same of single executors, by name. `unlimited`: resources whose limits its Docker takes and does not enforce.
     """
 
     version: int = 1
@@ -77,6 +78,8 @@ class Heartbeat(Value, frozen=True, kw_only=True):
     free: Capacity
     retry_after: float | None = None
     pause: str = ""
+    pauses: dict[str, str] = {}
+    unlimited: tuple[str, ...] = ()
     at: Utc
 
 

@@ -1,0 +1,59 @@
+"""An executor that begins nothing for now, as a Docker engine that is away: its jobs go elsewhere, the others on."""
+
+from dataclasses import replace
+
+import msgspec
+
+from dstack.model.decide import decide
+from dstack.model.events import Assigned, Revoked
+from dstack.model.job import Reason
+from dstack.model.pool import Phase
+from dstack.model.retries import retries_left
+from dstack.model.states import RunState, fold_job
+from dstack.model.world import RunnerView
+from tests.model_values import assigned, heartbeat, moment, planned, registration, run_view, runner_view, world
+from tests.test_decide import assignments, events_on
+
+AWAY = "Docker can't be reached"
+
+
+def machine(
+    name: str, *, start: str = "start", phases: dict[str, Phase] | None = None, away: bool = True
+) -> RunnerView:
+    """One with both executors."""
+    view = runner_view(name)
+    beat = msgspec.structs.replace(
+        heartbeat(name), start=start, attempts=phases or {}, pauses={"docker": AWAY} if away else {}
+    )
+    one = msgspec.structs.replace(registration(name), executors=("process", "docker"))
+    return replace(view, registration=one, watched=replace(view.watched, heartbeat=beat))
+
+
+def test_a_runner_without_its_engine_takes_the_jobs_that_need_none() -> None:
+    plain, boxed = planned("plain"), planned("boxed", image="busybox")
+    decisions = decide(world(run_view(plain, boxed), runners=[machine("otter")]), moment())
+    assert [held.job for held in assignments(decisions)["otter"].values()] == [plain.id]
+    assert decisions.waiting == {boxed.id: f"no live runner can take it: otter takes no docker jobs now: {AWAY}"}
+    decisions = decide(world(run_view(boxed), runners=[machine("otter"), machine("puma", away=False)]), moment())
+    assert list(assignments(decisions)) == ["puma"]
+
+
+def test_what_waits_for_the_engine_goes_elsewhere_and_uses_up_no_try() -> None:
+    plain, boxed = planned("plain"), planned("boxed", image="busybox")
+    state = RunState(jobs={job.id: fold_job([assigned()], {}) for job in (plain, boxed)})
+    otter = machine("otter", phases={f"{job.id}.1": Phase.WAITING for job in (plain, boxed)})
+    runners = [otter, machine("puma", away=False)]
+    decisions = decide(world(run_view(plain, boxed, state=state), runners=runners), moment())
+    assert events_on(decisions, plain.oid) == []
+    back, again = events_on(decisions, boxed.oid)
+    assert isinstance(back, Revoked)
+    assert f"the runner otter begins no docker jobs now ({AWAY})" in back.message
+    assert isinstance(again, Assigned)
+    assert again.runner == "puma"
+    assert retries_left(boxed.job, fold_job([assigned(), back], {}), Reason.INTERRUPTED) == 20
+
+
+def test_what_an_earlier_start_said_of_its_engine_counts_no_more() -> None:
+    boxed = planned("boxed", image="busybox")
+    decisions = decide(world(run_view(boxed), runners=[machine("otter", start="an earlier one")]), moment())
+    assert list(assignments(decisions)) == ["otter"]
