@@ -141,7 +141,8 @@ class SshServer(Daemon):
 class HttpServer:
     """Smart HTTP: a thread runs `git http-backend` for each request. `login` None: everybody may do everything.
 
-    `answers`: what is answered instead, the first one first: a status, and headers. `requests` are those that came.
+    `answers`: what is answered instead, the first one first: a status, and headers. `requests` are those that came,
+    and `logins` what they logged in with.
     """
 
     folder: Path
@@ -149,6 +150,7 @@ class HttpServer:
     port: int = field(default_factory=free_port)
     answers: list[tuple[int, dict[str, str], str]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
+    logins: set[str] = field(default_factory=set)
     extra: dict[str, str] = field(default_factory=dict)
     server: ThreadingHTTPServer | None = None
 
@@ -194,6 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
         owner, parts = self.owner, urlsplit(self.path)
         body = self._body()
         owner.requests.append((self.command, self.path.removeprefix("/")))
+        owner.logins |= {login} if (login := self.headers.get("Authorization")) else set()
         if owner.answers:
             self._answer(*owner.answers.pop(0))
         elif any(self.headers.get(name) != value for name, value in owner.extra.items()) or not self._may():

@@ -297,6 +297,19 @@ def test_without_credentials_nobody_is_asked_and_the_ways_to_give_them_are_named
         cache.poll()
 
 
+def test_a_server_that_sends_us_elsewhere_does_not_take_the_password_there(http: There, tmp_path: Path) -> None:
+    server = http.server
+    assert isinstance(server, HttpServer)
+    bare(tmp_path / "elsewhere/state.git")
+    other = HttpServer(tmp_path / "elsewhere")
+    where = f"http://127.0.0.1:{other.port}/state.git/info/refs?service=git-upload-pack"
+    server.answers = [(302, {"Location": where}, "")]
+    with running(other), pytest.raises(Failed):
+        http.cache(tmp_path / "cache").poll()
+    assert other.requests
+    assert other.logins == set()
+
+
 ANSWERS: list[tuple[int, str, type[Exception], str]] = [
     (403, "The `acme' organization has enabled or enforced SAML SSO.\n", Failed, "authorise"),
     (404, "Repository not found.\n", Failed, "address"),

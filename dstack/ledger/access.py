@@ -37,7 +37,8 @@ def access(address: Address, reaching: Pairs, credentials: Path | None) -> dict[
         pairs += [
             (f"url.{address.url}.pushInsteadOf", address.url),
             ("credential.helper", ""),
-            ("credential.helper", _HELPER),
+            # For this host alone: a server may send git to another one, which asks for a password, too.
+            (f"credential.{_origin(address)}.helper", _HELPER),
         ]
         more = {_USER: address.user, _PASSWORD: address.password}
     elif address.user:
@@ -45,6 +46,11 @@ def access(address: Address, reaching: Pairs, credentials: Path | None) -> dict[
     if credentials is not None:
         pairs.append(("credential.helper", f"store --file={shlex.quote(str(credentials))}"))
     return {**configured(pairs), **more}
+
+
+def _origin(address: Address) -> str:
+    scheme, _, rest = address.url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
 
 
 def configured(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
