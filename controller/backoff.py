@@ -1,16 +1,15 @@
 """How long to wait after trouble: growing, bounded, jittered, so that two controllers don't collide for ever."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from dstack.model import patience
 from dstack.model.groups import independent_groups
 from dstack.model.observation import Change
 
 CONFLICT_SECONDS = 0.02
 MAX_CONFLICT_SECONDS = 5.0
 OUTAGE_SECONDS = 0.75
-MAX_OUTAGE_SECONDS = 10.0
-MAX_LASTING_SECONDS = 60.0
 REFUSAL_SECONDS = 1.0
 MAX_REFUSAL_SECONDS = 300.0
 
@@ -26,10 +25,10 @@ class Backoff:
         """Another controller was faster: observe again soon."""
         return self._next(now, jitter, CONFLICT_SECONDS, MAX_CONFLICT_SECONDS)
 
-    def after_outage(self, now: float, jitter: float, retry_after: float | None, *, lasting: bool = False) -> "Backoff":
-        """The remote is away, or asked for patience; `lasting`: until a person acts, and forges ban who asks often."""
-        later = self._next(now, jitter, OUTAGE_SECONDS, MAX_LASTING_SECONDS if lasting else MAX_OUTAGE_SECONDS)
-        return replace(later, until=max(later.until, now + (retry_after or 0.0)))
+    def after_outage(self, now: float, jitter: float, error: Exception) -> "Backoff":
+        """The remote is away, asks for patience, or waits for a person: forges ban who asks often."""
+        wait = patience.pause(self.failures + 1, jitter, error, first=OUTAGE_SECONDS)
+        return Backoff(failures=self.failures + 1, until=now + wait)
 
     def after_refusal(self, now: float, jitter: float) -> "Backoff":
         """A rule of the remote stands in the way until a person acts; a lock, until it is gone."""

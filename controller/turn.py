@@ -217,9 +217,7 @@ class Controller:
 
     def _later(self, now: Moment, error: DstackError) -> float:
         """The remote is away, or, where it isn't Unavailable, a person must act: it is tried again all the same."""
-        patience = error.retry_after if isinstance(error, Unavailable) else None
-        lasting = not isinstance(error, Unavailable)
-        self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), patience, lasting=lasting)
+        self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), error)
         level = logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
         self._trouble.tell("repository", f"{error}; trying again", level=level)
         return self._backoff.until - now.ticks

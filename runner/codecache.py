@@ -87,7 +87,8 @@ class CodeCache:
         what, text = f"the code of run {key.name}", result.err.decode(errors="replace")
         known = None if self.url.startswith("/") else refusals.explain(text, what, "can't be fetched")
         msg = str(known) if known else f"{what} can't be fetched: {refusals.unlogged(result.reason)}"
-        raise Unavailable(msg, retry_after=refusals.retry_after(text))
+        away = isinstance(known, Unavailable) and known.away
+        raise Unavailable(msg, retry_after=refusals.retry_after(text), away=away)
 
     def _make(self) -> None:
         if (self.path / "whole").exists():

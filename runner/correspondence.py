@@ -149,7 +149,7 @@ class Correspondence:
         self.retry_after = error.retry_after if isinstance(error, Unavailable) else None
         # A controller waits two leases for a poll, also after an outage: what is back must be seen within one.
         longest = self.settings.lease / POLLS_PER_LEASE
-        wait = max(min(pause(self._tries, self.standing.wanted.instance), longest), self.retry_after or 0.0)
+        wait = max(min(pause(self._tries, self.standing.wanted.instance, error), longest), self.retry_after or 0.0)
         self._again = now.ticks + wait
         self.poll_wanted = True
         LOG.log(logging.WARNING if self._tries == 1 else logging.DEBUG, "%s; trying again in %.1f s", error, wait)

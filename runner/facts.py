@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from dstack.model import patience
 from dstack.model.events import Ended
 from dstack.model.job import Job, Reason
 from dstack.model.placing import cpu_of, executor_of
@@ -18,7 +19,6 @@ from runner.outcome import claim
 
 PATIENCE = 3600.0
 SHORT_PATIENCE = 60.0
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +88,13 @@ def exited(held: Held, exit_: Exit, now: Moment) -> Held:
     return _uploading(replace(held, exit=exit_), now) if held.phase is Phase.RUNNING else held
 
 
-def held_up(held: Held, failure: Failure, now: Moment) -> Held:
-    """The work under way can't be done for now; `failure` is what it comes to if it never can."""
+def held_up(held: Held, failure: Failure, now: Moment, error: BaseException | None = None) -> Held:
+    """The work under way can't be done for now, by `error`; `failure` is what it comes to if it never can."""
     before = held.trouble if held.trouble and held.trouble.task is held.task else None
     since, tries = (before.since, before.tries + 1) if before else (now.ticks, 1)
     # What is left on this machine is removed some day, however long that takes.
     if held.task is Task.DISCARD or now.ticks - since < _patience(held):
-        again = now.ticks + pause(tries, held.key)
+        again = now.ticks + pause(tries, held.key, error)
         trouble = Trouble(task=held.task, since=since, tries=tries, again=again, failure=failure)
         return replace(_idle(held), trouble=trouble)
     if held.phase is Phase.PREPARING:
@@ -119,10 +119,9 @@ def discarded(held: Held) -> Held:
     return replace(_idle(held), discarded=True, trouble=None)
 
 
-def pause(tries: int, salt: str) -> float:
-    """Seconds before the next try: doubling, and spread by up to a half so that many don't try at one moment."""
-    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(tries - 1, 10))
-    return longest * (0.5 + zlib.crc32(f"{salt} {tries}".encode()) / 2**33)
+def pause(tries: int, salt: str, error: BaseException | None = None) -> float:
+    """Seconds before the next try (see dstack.model.patience); the same for the same salt and tries."""
+    return patience.pause(tries, zlib.crc32(f"{salt} {tries}".encode()) / 2**32, error)
 
 
 def _idle(held: Held) -> Held:

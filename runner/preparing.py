@@ -54,7 +54,7 @@ class Workspaces(Protocol):
 
 
 class HeldUp(Exception):
-    """It can't be done for now. `failure` is what it comes to if it never can."""
+    """It can't be done for now, because of its cause. `failure` is what it comes to if it never can."""
 
     def __init__(self, failure: Failure) -> None:
         """Its message is for the log, too."""

@@ -70,7 +70,7 @@ class Shipment:
                 self._ship(now)
             except (DstackError, OSError) as error:
                 self._tries += 1
-                self._again = now + pause(self._tries, str(self._output))
+                self._again = now + pause(self._tries, str(self._output), error)
                 LOG.log(logging.WARNING if self._tries == 1 else logging.DEBUG, "%s waits: %s", self._output, error)
             else:
                 self._tries = 0

@@ -24,6 +24,9 @@ _ZERO = "0" * 40
 _TIDY_EVERY = 500
 # Of a poll that isn't the first. A runner that has not polled for two leases is taken for lost.
 _LOOK_SECONDS = 40.0
+# After one that hung: a connection that was asked for while the cable was out is tried ever more rarely by the system.
+_BRIEF_SECONDS = 10.0
+_BRIEF_LOOKS = 10
 # A local remote would look after each push whether to tidy itself; now and then is enough.
 _AUTOGC_EVERY = 50
 _NO_AUTOGC = "--receive-pack=git -c receive.autogc=false receive-pack"
@@ -53,7 +56,7 @@ class Cache:
         self._known: Mapping[str, str] = {}
         self._loose = 0
         self._local = LocalRefs(Path(url)) if Path(url).is_absolute() else None
-        self._pushes = 0
+        self._pushes = self._hung = 0
         self._lenders = tuple(dict.fromkeys(one for one in (borrow, self._local and Path(url) / "objects") if one))
         self.objects: Objects
         self._marks: object = None
@@ -137,14 +140,24 @@ class Cache:
         self._open()
 
     def _fetch_all(self) -> dict[str, str]:
-        # A connection that hangs must not keep a daemon from its next look for long.
-        context = replace(self.context, timeout=_LOOK_SECONDS if self._known else git.TIMEOUT)
-        result = self._run(*_FETCH, "--prune", self.url, *refs.POLLED, context=context)
+        try:
+            result = self._run(*_FETCH, "--prune", self.url, *refs.POLLED, context=self._patient())
+        except Unavailable:
+            self._hung += 1
+            raise
+        self._hung = 0
         if result.status != 0:
             if self._is_away(result):
                 raise self._unreachable(result)
             raise Damaged(result.reason)
         return self.objects.refs()
+
+    def _patient(self) -> Context:
+        """A connection that hangs must not keep a daemon from its next look for long."""
+        if not self._known:
+            return replace(self.context, timeout=git.TIMEOUT)
+        brief = self._hung % _BRIEF_LOOKS > 0
+        return replace(self.context, timeout=_BRIEF_SECONDS if brief else _LOOK_SECONDS)
 
     def _fetch_again(self) -> dict[str, str]:
         """Into a new cache, where damage is not ours."""
@@ -229,7 +242,7 @@ class Cache:
         here = self.url.startswith(("/", "file:"))
         known = None if here else refusals.explain(text, f"the state remote {self.url}", "can't be reached")
         said = refusals.unlogged(result.reason) or "git gave no reason"
-        return known or Unavailable(f"the state remote {self.url} can't be reached: {said}")
+        return known or Unavailable(f"the state remote {self.url} can't be reached: {said}", away=here)
 
 
 def is_polled(ref: str) -> bool:

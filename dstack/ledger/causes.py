@@ -12,12 +12,16 @@ _LATER = "it is tried again"
 
 
 class Cause(NamedTuple):
-    """`lasting`: a person must act; else waiting helps. `said`: regular expressions, of which one fits."""
+    """`lasting`: a person must act; else waiting helps. `said`: regular expressions, of which one fits.
+
+    `away`: nobody is there, or it has trouble of its own, so that asking again soon disturbs nobody.
+    """
 
     what: str
     way: str
     said: tuple[str, ...]
     lasting: bool
+    away: bool = False
 
 
 def _lasting(what: str, way: str, *said: str) -> Cause:
@@ -26,6 +30,10 @@ def _lasting(what: str, way: str, *said: str) -> Cause:
 
 def _passing(what: str, way: str, *said: str) -> Cause:
     return Cause(what, way, said, lasting=False)
+
+
+def _away(what: str, way: str, *said: str) -> Cause:
+    return Cause(what, way, said, lasting=False, away=True)
 
 
 # The first that fits counts: what is said most exactly stands first.
@@ -121,7 +129,7 @@ CAUSES = (
         r"too many requests",
         r"abuse detection",
     ),
-    _passing(
+    _away(
         "the remote has trouble of its own",
         _LATER,
         r"error: 50[0-9]",
@@ -231,7 +239,7 @@ CAUSES = (
         r"SSL peer certificate",
         r"unable to get local issuer",
     ),
-    _passing(
+    _away(
         "the name of its host can't be resolved",
         f"look at the address and the network; {_LATER}",
         r"Could not resolve (?:host|proxy|hostname)",
@@ -239,7 +247,7 @@ CAUSES = (
         r"Temporary failure in name resolution",
         r"unable to look up",
     ),
-    _passing(
+    _away(
         "nobody answers there",
         _LATER,
         r"Connection refused",
@@ -249,7 +257,7 @@ CAUSES = (
         r"Network is unreachable",
         r"unable to connect",
     ),
-    _passing(
+    _away(
         "the connection broke",
         _LATER,
         r"timed out",

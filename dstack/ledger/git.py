@@ -108,7 +108,7 @@ class Running:
         except subprocess.TimeoutExpired as error:
             self._kill()
             msg = f"git {self._args[0]} took longer than {self._context.timeout:g} seconds and was ended"
-            raise Unavailable(msg) from error
+            raise Unavailable(msg, away=True) from error
         except BaseException:
             self._kill()
             raise

@@ -18,7 +18,7 @@ def explain(text: str, url: str, did: str) -> Failed | Unavailable | None:
     if cause is None:
         return None
     whole = f"{url} {did}: {cause.what} ({quoted(text)}): {cause.way}"
-    return Failed(whole) if cause.lasting else Unavailable(whole, retry_after=retry_after(text))
+    return Failed(whole) if cause.lasting else Unavailable(whole, retry_after=retry_after(text), away=cause.away)
 
 
 def quoted(text: str) -> str:

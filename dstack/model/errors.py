@@ -16,10 +16,14 @@ class Conflict(DstackError):
 class Unavailable(DstackError):
     """A remote or store is away for now. Waiting is the remedy."""
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        """`retry_after`: seconds the other side asked us to wait, if it did."""
+    def __init__(self, message: str, *, retry_after: float | None = None, away: bool = False) -> None:
+        """`retry_after`: seconds the other side asked us to wait, if it did.
+
+        `away`: nobody answers there, or it has trouble of its own, so that asking again soon disturbs nobody.
+        """
         super().__init__(message)
         self.retry_after = retry_after
+        self.away = away
 
 
 class Failed(DstackError):

@@ -32,4 +32,4 @@ def _explain(error: OSError, url: str, key: str) -> DstackError:
         return Failed(f"in the store {url} a link, file or folder stands in the way of {key} ({what}): remove it")
     if error.errno == errno.ENAMETOOLONG:
         return Invalid(f"the store {url} can't hold {key}: {what}")
-    return Unavailable(f"the store {url} is away ({what}): is its folder there, is its disk mounted?")
+    return Unavailable(f"the store {url} is away ({what}): is its folder there, is its disk mounted?", away=True)

@@ -103,7 +103,7 @@ class MemoryStore:
     def _here(self) -> None:
         if self._away():
             msg = f"the store {self.url} is away"
-            raise Unavailable(msg)
+            raise Unavailable(msg, away=True)
 
     def _head(self, key: str) -> Head | None:
         found = self._objects.get(key)

@@ -13,7 +13,8 @@ REFUSED = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "A
 _FULL = frozenset({"QuotaExceeded", "XMinioStorageFull", "StorageFull", "InsufficientStorage", "ServiceQuotaExceeded"})
 _REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"})
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"})
-_PASSING = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout", "TooManyRequests", "429"})
+_THROTTLING = frozenset({"SlowDown", "Throttling", "ThrottlingException", "TooManyRequests", "RequestLimitExceeded"})
+_PASSING = _THROTTLING | {"RequestTimeout", "429"}
 _DAMAGED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
 _LASTING_STATUS = range(400, 500)
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
@@ -25,7 +26,18 @@ _NO_KEYS = (
     exceptions.TokenRetrievalError,
     exceptions.SSOError,
 )
+_RENEW = "have it renewed, or look at the clock of this machine"
+_ADDRESS = "give `endpoint_url` the name that it is for"
+_TRUST = "let AWS_CA_BUNDLE name a file with the certificate of its authority, for every daemon and user"
 _MISUSED = (exceptions.ParamValidationError, exceptions.InvalidRegionError, exceptions.UnknownEndpointError)
+# What the library for TLS says, the most exact first; what is wrong; the way out.
+_CERTIFICATE = (
+    ("certificate has expired", "the certificate has expired", _RENEW),
+    ("certificate is not yet valid", "the certificate isn't valid yet", _RENEW),
+    ("Hostname mismatch", "the certificate is for another host than that", _ADDRESS),
+    ("IP address mismatch", "the certificate is for another host than that", _ADDRESS),
+    ("CERTIFICATE_VERIFY_FAILED", "nobody this machine trusts has signed the certificate", _TRUST),
+)
 _CHAIN = (
     "put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into the environment, keys into ~/.aws/credentials (AWS_PROFILE "
     "chooses), or run where the machine has a role"
@@ -43,7 +55,7 @@ def explained(url: str, key: str) -> Iterator[None]:
         raise _unreached(error, url) from error
     except (ConnectionError, TimeoutError) as error:
         msg = f"the store {url} can't be reached: {error}"
-        raise Unavailable(msg) from error
+        raise Unavailable(msg, away=True) from error
 
 
 def code_of(error: exceptions.ClientError) -> str:
@@ -80,7 +92,9 @@ def _refused(error: exceptions.ClientError, url: str, key: str) -> DstackError: 
         doing = error.operation_name
         return Failed(f"the store {url} refuses {doing} of {key}: give this key the right to it ({told})")
     if code in _PASSING | _DAMAGED or status in _PASSING_STATUS or status not in _LASTING_STATUS:
-        return Unavailable(f"the store {url} answers {told or status}: it is tried again", retry_after=_wait(error))
+        text = f"the store {url} answers {told or status}: it is tried again"
+        away = code not in _THROTTLING and status not in _PASSING_STATUS
+        return Unavailable(text, retry_after=_wait(error), away=away)
     return Failed(f"the store {url} refuses {error.operation_name} of {key}: {told or status}")
 
 
@@ -89,11 +103,16 @@ def _wait(error: exceptions.ClientError) -> float | None:
     return float(text) if text.isdecimal() else None
 
 
+def _certificate(said: str) -> tuple[str, str] | None:
+    """What is wrong with a certificate, and the way out; None where a connection only broke."""
+    return next(((what, way) for word, what, way in _CERTIFICATE if word in said), None)
+
+
 def _unreached(error: exceptions.BotoCoreError, url: str) -> DstackError:
     if isinstance(error, _NO_KEYS):
         return Failed(f"there are no credentials for the store {url} ({error}): {_CHAIN}")
-    if isinstance(error, exceptions.SSLError):
-        return Failed(f"the certificate of the store {url} can't be trusted ({error}): AWS_CA_BUNDLE names another CA")
+    if isinstance(error, exceptions.SSLError) and (cause := _certificate(str(error))):
+        return Failed(f"{cause[0]} of the store {url} ({error}): {cause[1]}")
     if isinstance(error, _MISUSED):
         return Invalid(f"the store {url} can't be asked: {error}")
-    return Unavailable(f"the store {url} can't be reached: {error}")
+    return Unavailable(f"the store {url} can't be reached: {error}", away=True)
