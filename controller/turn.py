@@ -9,6 +9,7 @@ from typing import Protocol
 from controller.backoff import Backoff, Refusals
 from controller.trouble import Trouble
 from dstack.ledger.ledger import Ledger
+from dstack.model import refs
 from dstack.model.bucket import FORGE_CONTROLLER, Bucket
 from dstack.model.decide import Decisions, decide
 from dstack.model.errors import DstackError, Invalid, Unavailable
@@ -119,6 +120,9 @@ class Controller:
             self._beat(now)
             return min(token, self.settings.lease / LOOKS_PER_LEASE)
         due = self._commit(self._refusals.allowed(changes, now.ticks), seen, now)
+        if due is None and (tags := self._refusals.allowed(decisions.tags, now.ticks)):
+            token = self.bucket.ready_at(now.ticks) - now.ticks
+            due = token if token > 0 else self._commit(tags, seen, now)
         self._beat(now)
         return min(_earliest(due, decisions, self._refusals, now), self.settings.lease / LOOKS_PER_LEASE)
 
@@ -152,6 +156,7 @@ class Controller:
             repository=seen.repository or "",
             store=self.settings.store_url or self.store,
             stores=self.settings.stores,
+            tags={tag: oid for ref, oid in seen.refs.items() if (tag := refs.parse_tag(ref))},
             runs=runs,
             runners={
                 name: RunnerView(registration=registration, watched=self._watch.runners[name])

@@ -27,6 +27,7 @@ from dstack.model.observation import (
     RunRecord,
     SetAssignments,
     SetRegistration,
+    SetTag,
     SetWanted,
 )
 from dstack.model.pool import Registration
@@ -109,6 +110,8 @@ class GitLedger:
                 return records.write_registration(objects, change.registration)
             case SetWanted():
                 return runs.write_wanted(objects, self.text, _record(seen, change.run), change.wanted)
+            case SetTag():
+                return change.root
             case _:
                 return None
 

@@ -19,6 +19,7 @@ from dstack.model.observation import (
     RunRecord,
     SetAssignments,
     SetRegistration,
+    SetTag,
     SetWanted,
 )
 from dstack.model.pool import Registration
@@ -108,6 +109,8 @@ class MemoryLedger:
             remote.refs[change.ref] = (oid, value)
         elif isinstance(change, SetRegistration):
             remote.refs[change.ref] = (remote.new_id(), change.registration)
+        elif isinstance(change, SetTag):
+            remote.refs[change.ref] = (change.root, b"")
         else:
             self._want(change)
 

@@ -25,6 +25,7 @@ COMMIT_LIMIT = 1024 * 1024
 
 # From so many objects on, a pack is quicker than a file each, though it costs a process.
 _MANY = 200
+_TAGS_DEEP = 8
 _AUTHOR = "dstack <dstack@localhost>"
 
 
@@ -83,6 +84,16 @@ class Objects:
     def commit(self, oid: str, what: str = "commit") -> Commit:
         """Raises Invalid where it is no commit, Damaged."""
         return _parse_commit(self._read(oid, ObjectType.COMMIT, what, COMMIT_LIMIT))
+
+    def peeled(self, oid: str) -> str:
+        """The id of what an annotated tag names, however deep; else `oid` itself. Raises Invalid, Damaged."""
+        for _ in range(_TAGS_DEEP):
+            if self._header(oid)[0] != ObjectType.TAG:
+                return oid
+            data = self._read(oid, ObjectType.TAG, "annotated tag", COMMIT_LIMIT)
+            oid = data.partition(b"\n")[0].removeprefix(b"object ").decode(errors="replace")
+        msg = f"{oid[:12]} is a tag of a tag of a tag …"
+        raise Invalid(msg)
 
     def size(self, oid: str) -> int:
         """An object's size in bytes, without reading it. Raises Damaged."""

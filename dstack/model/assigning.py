@@ -1,13 +1,14 @@
 """The assignment refs, derived anew from the attempts that are open: a projection, so any loss of one heals itself."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from dstack.model import keys
 from dstack.model.events import Assigned
 from dstack.model.observation import SetAssignments
 from dstack.model.plan import PlannedJob
 from dstack.model.pool import Attempt, Input, Registration
+from dstack.model.s3_place import moved
 from dstack.model.turn import OpenAttempt, Turn, Waiting
 from dstack.model.world import World
 
@@ -34,7 +35,7 @@ def assigned_event(turn: Turn, waiting: Waiting, runner: Registration, entropy: 
 
 def attempt_of(turn: Turn, item: OpenAttempt, world: World) -> Attempt:
     """What the runner is told about an open attempt."""
-    run, job, assigned = turn.run, item.planned.job, item.assigned
+    run, assigned = turn.run, item.assigned
     return Attempt(
         repository=world.repository,
         run=str(run.key),
@@ -45,17 +46,23 @@ def attempt_of(turn: Turn, item: OpenAttempt, world: World) -> Attempt:
         generation=assigned.generation,
         instance=assigned.instance,
         nonce=assigned.nonce,
-        inputs=tuple(
-            Input(job=need.job, manifest=manifest, under=need.under)
-            for need in job.needs
-            if (manifest := turn.outcomes[need.job][1])
-        ),
+        inputs=tuple(_inputs(turn, item, world)),
         restore=assigned.restore,
         log=keys.log(str(run.key), item.planned.id, assigned.attempt),
         store=turn.store,
         order=item.order,
         desired=turn.desired(item.planned.id),
     )
+
+
+def _inputs(turn: Turn, item: OpenAttempt, world: World) -> Iterator[Input]:
+    """What it depends on by tags comes first: the run's own jobs have the last word where both have a path."""
+    for one in item.planned.job.tagged:
+        store = moved(world.stores, one.store)
+        yield Input(job="", manifest=one.manifest, under=one.under, store="" if store == turn.store else store)
+    for need in item.planned.job.needs:
+        if manifest := turn.outcomes[need.job][1]:
+            yield Input(job=need.job, manifest=manifest, under=need.under)
 
 
 def changed_assignments(world: World, held: Held, private: Mapping[str, bool]) -> tuple[SetAssignments, ...]:

@@ -13,6 +13,7 @@ from dstack.model.job import Job, Reason
 from dstack.model.observation import Change
 from dstack.model.placing import Placement, Room, place
 from dstack.model.pool import Heartbeat, Phase, RunnerState
+from dstack.model.tagging import tag_changes, untagged
 from dstack.model.turn import OpenAttempt, Turn, Waiting
 from dstack.model.world import Moment, RunnerView, RunView, World
 
@@ -21,12 +22,15 @@ SENTENCE = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decisions:
-    """`changes` belong in one atomic push. `next_at` in ticks: when to decide again if nothing happens.
+    """`changes` belong in one atomic push, and `tags` in another: rules for tags are not to hold up anything else.
+
+    `next_at` in ticks: when to decide again if nothing happens.
 
     `waiting` says of each job that waits for a runner (12 digits) why.
     """
 
     changes: tuple[Change, ...]
+    tags: tuple[Change, ...] = ()
     next_at: float | None
     waiting: Mapping[str, str]
 
@@ -42,7 +46,12 @@ def decide(world: World, now: Moment) -> Decisions:
     held = _hold(world, turns, placement)
     changes: list[Change] = [turn.notes() for turn in turns if turn.events]
     changes.extend(changed_assignments(world, held, _not_ours(world, fates)))
-    return Decisions(changes=tuple(changes), next_at=_next_at(world, turns, fates, now), waiting=placement.waiting)
+    return Decisions(
+        changes=tuple(changes),
+        tags=tag_changes(world, [run for run in untagged(world) if _ours(run, world, fates)], now),
+        next_at=_next_at(world, turns, fates, now),
+        waiting=placement.waiting,
+    )
 
 
 def fates_of(world: World, now: Moment) -> RunnerFates:

@@ -44,6 +44,13 @@ class RunFinished(Event, frozen=True, kw_only=True, tag="finished"):
     counts: dict[str, int] = {}
 
 
+class Tagged(Event, frozen=True, kw_only=True, tag="tagged"):
+    """Controller, on the root: the run got its tag, as `run --tag` asked, and gets it no second time."""
+
+    generation: int
+    tag: str
+
+
 class JobSummary(Event, frozen=True, kw_only=True, tag="job"):
     """Controller, on the root, at the end: a line per job, for people who read notes with git."""
 
@@ -152,7 +159,7 @@ class Ended(Event, frozen=True, kw_only=True, tag="ended"):
     warnings: tuple[str, ...] = ()
 
 
-RootEvent = Planned | Resumed | RunFinished | JobSummary
+RootEvent = Planned | Resumed | RunFinished | Tagged | JobSummary
 ControllerEvent = Assigned | Revoked | Reused | Finished
 RunnerEvent = Started | Ended
 
@@ -219,7 +226,9 @@ def _parse(data: bytes, reader: msgspec.json.Decoder[E]) -> Parsed:
 
 
 _IGNORED = "ignored"
-_KNOWN = frozenset({"planned", "resumed", "finished", "job", "assigned", "revoked", "reused", "started", "ended"})
+_KNOWN = frozenset(
+    {"planned", "resumed", "finished", "tagged", "job", "assigned", "revoked", "reused", "started", "ended"}
+)
 
 
 def _unknown(line: bytes) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dstack.model.observation import AppendNotes, Change, SetAssignments
+from dstack.model.observation import AppendNotes, Change, SetAssignments, SetTag
 
 
 def independent_groups(changes: Sequence[Change]) -> list[list[Change]]:
@@ -26,4 +26,6 @@ def _touches(change: Change) -> set[str]:
         return {f"run {change.key}"}
     if isinstance(change, SetAssignments):
         return {change.ref} | {f"run {attempt.run}" for attempt in change.attempts.values()}
+    if isinstance(change, SetTag):
+        return {change.ref, f"run {change.key}"}
     return {change.ref}

@@ -147,13 +147,27 @@ class SetWanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetTag:
+    """Have a tag name the run `key`, whose first commit is `root` (full id), whatever it named before."""
+
+    tag: str
+    key: RunKey
+    root: str
+
+    @property
+    def ref(self) -> str:
+        """The ref this changes."""
+        return refs.tag(self.tag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteRef:
     """Remove a ref."""
 
     ref: str
 
 
-Change = AppendNotes | SetAssignments | SetRegistration | SetWanted | DeleteRef
+Change = AppendNotes | SetAssignments | SetRegistration | SetWanted | SetTag | DeleteRef
 
 
 class Outcome(StrEnum):

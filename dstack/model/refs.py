@@ -32,6 +32,7 @@ POLLED = tuple(
     )
 )
 
+_TAG = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _HEX12 = re.compile(r"[0-9a-f]{12}")
 
@@ -77,6 +78,20 @@ def check_name(text: str, what: str) -> str:
     raise Invalid(msg)
 
 
+def is_tag(text: str) -> bool:
+    """Whether `text` can be a tag: a part of a ref's name on every file system (git-check-ref-format(1))."""
+    return bool(_TAG.fullmatch(text)) and ".." not in text and not text.endswith(".lock")
+
+
+def check_tag(text: str) -> str:
+    """`text` itself if it can be a tag; else raises Invalid."""
+    if is_tag(text):
+        return text
+    rule = "use 1 to 63 letters, digits, dots, dashes and underscores, beginning and ending with a letter or digit"
+    msg = f"{text[:100]!r} can't be a tag: {rule}"
+    raise Invalid(msg)
+
+
 def run_branch(name: str) -> str:
     """The branch that holds what is wanted of a run."""
     return _RUNS + name
@@ -111,6 +126,12 @@ def parse_run_branch(ref: str) -> str | None:
     """The run's name, or None where `ref` is no run branch."""
     name = ref.removeprefix(_RUNS)
     return name if name != ref and is_name(name) else None
+
+
+def parse_tag(ref: str) -> str | None:
+    """The tag, or None where `ref` is no tag of ours."""
+    name = ref.removeprefix(_TAGS)
+    return name if name != ref and is_tag(name) else None
 
 
 def parse_note(ref: str) -> tuple[RunKey, str] | None:

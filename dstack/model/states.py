@@ -15,6 +15,7 @@ from dstack.model.events import (
     Revoked,
     RunFinished,
     Started,
+    Tagged,
 )
 from dstack.model.job import Reason
 from dstack.model.runspec import Desired, Wanted
@@ -80,6 +81,7 @@ class RunState:
     generation: int = 1
     planned: Planned | None = None
     finished: RunFinished | None = None
+    tagged: Tagged | None = None
     summaries: tuple[JobSummary, ...] = ()
     jobs: Mapping[str, JobState] = field(default_factory=dict)
 
@@ -100,6 +102,8 @@ def fold_root(events: Iterable[Event]) -> tuple[RunState, Mapping[str, int]]:
             generations.update(dict.fromkeys(event.jobs, event.generation))
         elif isinstance(event, RunFinished) and event.generation == state.generation:
             state = replace(state, finished=state.finished or event)
+        elif isinstance(event, Tagged):
+            state = replace(state, tagged=event)
         elif isinstance(event, JobSummary) and event.generation == state.generation:
             state = replace(state, summaries=(*state.summaries, event))
     return state, generations

@@ -55,7 +55,8 @@ class World:
     `entropy` is fresh random text for nonces. `lease` and `interval` (between two pushes) in seconds. `settled` maps
     `<job>.<attempt>` of revoked attempts to when we first saw that, in ticks: retries wait from there. `only`: decide
     for this one run alone (`--local`). `opened` maps `<job>.<attempt>` of open attempts to when we first saw them, in
-    ticks. `stores`: where stores have moved, old URL → new URL. `settled_in`: a full lease has passed since our start.
+    ticks. `stores`: where stores have moved, old URL → new URL. `tags` maps tags to full ids. `settled_in`: a full
+    lease has passed since our start.
     """
 
     repository: str
@@ -67,6 +68,7 @@ class World:
     settled: Mapping[str, float] = field(default_factory=dict)
     opened: Mapping[str, float] = field(default_factory=dict)
     stores: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
     entropy: str
     lease: float = 60.0
     interval: float = 0.1
