@@ -11,6 +11,7 @@ from typing import Any
 from cli.checks import Check, Result
 from cli.docker_ping import asked, socket_path
 from dstack.model.errors import DstackError
+from runner import engine_trouble
 
 OLDEST = (1, 40)
 LOW_SHARE, LOW_BYTES = 0.05, 5 * 10**9
@@ -37,16 +38,7 @@ def docker_checks() -> Iterator[Check]:
 
 def trouble(error: Exception) -> str:
     """Why no engine answers, and what to do."""
-    path = socket_path()
-    if isinstance(error, FileNotFoundError):
-        return f"there is no Docker engine at {path}: install Docker, start it, or set DOCKER_HOST"
-    if isinstance(error, PermissionError):
-        return f"you may not use {path}: `sudo usermod -aG docker $USER`, then log in again"
-    if isinstance(error, ConnectionRefusedError):
-        return f"the Docker engine at {path} is not running: `sudo systemctl start docker`"
-    if isinstance(error, TimeoutError):
-        return f"the Docker engine at {path} hangs: look at its log, or restart it"
-    return f"the Docker engine at {path} does not answer as it should: {error}"
+    return engine_trouble.why(socket_path(), error)
 
 
 def version_check(version: dict[str, Any]) -> Check:

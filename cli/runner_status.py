@@ -9,7 +9,7 @@ import msgspec
 
 from cli.ago import ago
 from cli.door import GOOD, TROUBLE
-from cli.runners import RunnerLine, runner_line
+from cli.runners import RunnerLine, idle, runner_line
 from cli.session import seen_by
 from cli.terminal import say
 from dstack.ledger import records
@@ -42,7 +42,7 @@ def command(state: Path | None, *, as_json: bool) -> int:
         say(f"{config.name} has not registered yet: start it with `dstack-runner start`")
     else:
         jobs = f", jobs: {', '.join(line.jobs)}" if line.jobs else ""
-        pause = f", and begins nothing: {line.pause}" if line.pause else ""
+        pause = f", and begins nothing: {line.pause}" if line.pause else "".join(f", {why}" for why in idle(line))
         say(f"{line.runner} is {line.status}{pause} (seen {ago(line.updated_at, datetime.now(UTC))}){jobs}")
     return GOOD if line and line.status == "live" else TROUBLE
 

@@ -1,6 +1,6 @@
 """`dstack runners`: the machines of the pool, and which of them live."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,7 +40,8 @@ SENTENCE = 200
 class RunnerLine(msgspec.Struct, frozen=True, kw_only=True):
     """`runners --json`. `status`: live, draining, lost or gone. `jobs` are those in hand; `memory` in bytes.
 
-    `pause`: why a live one begins nothing now, empty while it does.
+    `pause`: why a live one begins nothing now, empty while it does; `pauses`: the same of single executors, by name.
+    `unlimited`: limits that its Docker takes and does not enforce.
     """
 
     runner: str
@@ -54,6 +55,8 @@ class RunnerLine(msgspec.Struct, frozen=True, kw_only=True):
     jobs: tuple[str, ...]
     updated_at: datetime
     pause: str = ""
+    pauses: dict[str, str] = {}
+    unlimited: tuple[str, ...] = ()
 
 
 @click.command(epilog=EXAMPLE)
@@ -70,6 +73,8 @@ def command(folder: Path, *, as_json: bool) -> None:
     now = datetime.now(UTC)
     if lines:
         show_table(COLUMNS, [_row(line, now) for line in lines])
+        for warning in unheeded(lines):
+            tell(warning)
     else:
         tell("No runner has registered: start one with `dstack up`, or `dstack-runner start` on any machine.")
 
@@ -114,6 +119,7 @@ def _line(one: Registration, where: tuple[Store | None, Mapping[tuple[str, str],
     store, beats = where
     beat = beats.get((one.runner, one.instance))
     held = sorted(beat.heartbeat.attempts.items()) if beat else []
+    told = beat.heartbeat if beat and beat.heartbeat.start == one.start else None
     return RunnerLine(
         runner=one.runner,
         host=one.host,
@@ -125,7 +131,9 @@ def _line(one: Registration, where: tuple[Store | None, Mapping[tuple[str, str],
         executors=one.executors,
         jobs=tuple(key.partition(".")[0] for key, phase in held if phase is not Phase.ENDED),
         updated_at=max(beat.modified, one.at) if beat else one.at,
-        pause=beat.heartbeat.pause[:SENTENCE] if beat and beat.heartbeat.start == one.start else "",
+        pause=told.pause[:SENTENCE] if told else "",
+        pauses={name: why[:SENTENCE] for name, why in told.pauses.items()} if told else {},
+        unlimited=told.unlimited if told else (),
     )
 
 
@@ -138,6 +146,21 @@ def _status(one: Registration, beat: Beat | None, store: Store | None, lease: fl
     return str(one.state)
 
 
+def idle(line: RunnerLine) -> list[str]:
+    """What it begins nothing of now, and why, for people."""
+    return [line.pause] if line.pause else [f"no {name} jobs: {why}" for name, why in sorted(line.pauses.items())]
+
+
+def unheeded(lines: Iterable[RunnerLine]) -> list[str]:
+    """Which live runners' Docker does not enforce which limits: sentences."""
+    return [
+        f"Docker on {line.runner} does not enforce limits on {', '.join(line.unlimited)}: jobs there can use more than "
+        "they ask for (`dstack doctor` on that machine says more)"
+        for line in lines
+        if line.unlimited and line.status == "live"
+    ]
+
+
 def _row(line: RunnerLine, now: datetime) -> list[str]:
     return [
         line.runner,
@@ -147,6 +170,6 @@ def _row(line: RunnerLine, now: datetime) -> list[str]:
         str(len(line.gpus)) if line.gpus else "",
         ",".join(line.labels),
         str(len(line.jobs)),
-        f"{line.status}, {line.pause}" if line.pause and line.status == "live" else line.status,
+        ", ".join([line.status, *idle(line)]) if line.status == "live" else line.status,
         ago(line.updated_at, now),
     ]

@@ -162,7 +162,8 @@ class Agent:
 
     def _decide(self, now: Moment) -> None:
         taking = self._mail.registered and self._leaving is None and not self.lookout.pause
-        self._duty = replace(self._duty, taking=taking)
+        paused = frozenset(self.lookout.pauses)
+        self._duty = replace(self._duty, taking=taking, paused=paused, found=self.works.found)
         self._duty, actions = react(self._duty, now)
         try:
             self._journal.save(self._duty.held, now.ticks)
@@ -208,6 +209,8 @@ class Agent:
                 polls=self._mail.polls,
                 retry_after=self._mail.retry_after,
                 pause=self._why_idle(),
+                pauses=self.lookout.pauses,
+                unlimited=self.works.unlimited,
             )
         )
 

@@ -1,7 +1,7 @@
 """The connection to a Docker Engine: where it is, whether it answers, and its SDK's errors as ours."""
 
-import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,37 +11,66 @@ import requests
 from docker import errors, utils
 from docker.context import ContextAPI
 
-from dstack.model.errors import Unavailable
+from dstack.model.errors import Failed, Unavailable
+from runner import engine_trouble
 from runner.engine_values import Refused
 
-USUAL = "unix:///var/run/docker.sock"
 SECONDS = 60
 # For what the runner must not wait long for: it has other jobs to look after.
 QUICK = 15
 
 
 class Connection:
-    """Two clients of one engine: `quick` doesn't wait long. `base_url` None: the one the `docker` command would use."""
+    """Clients of one engine, made when it is first there: `quick` doesn't wait long.
+
+    `base_url` None: the one the `docker` command would use.
+    """
 
     def __init__(self, base_url: str | None = None) -> None:
-        """Connect. Raises Unavailable."""
-        settings = {"base_url": base_url} if base_url else usual()
+        """Nothing is asked yet. Raises Failed where the settings make no sense."""
         try:
-            self._url = str(settings["base_url"])
-            answers(self._url)
-            self.api = docker.APIClient(version="auto", timeout=SECONDS, num_pools=64, **settings)
-            self.quick = docker.APIClient(version=self.api.api_version, timeout=QUICK, **settings)
+            self._settings = {"base_url": base_url} if base_url else usual()
+            utils.parse_host(self._settings["base_url"])
+        except errors.DockerException as error:
+            msg = f"DOCKER_HOST, or another of Docker's settings, makes no sense: {error}"
+            raise Failed(msg) from error
+        self.engine = str(self._settings["base_url"])
+        self._clients: tuple[docker.APIClient, docker.APIClient] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def api(self) -> docker.APIClient:
+        """Raises Unavailable."""
+        return self._made()[0]
+
+    @property
+    def quick(self) -> docker.APIClient:
+        """Raises Unavailable."""
+        return self._made()[1]
+
+    def _made(self) -> tuple[docker.APIClient, docker.APIClient]:
+        with self._lock:
+            if self._clients is None:
+                self._clients = self._connect()
+            return self._clients
+
+    def _connect(self) -> tuple[docker.APIClient, docker.APIClient]:
+        try:
+            answers(self.engine)
+            quick = docker.APIClient(version="auto", timeout=QUICK, **self._settings)
+            api = docker.APIClient(version=quick.api_version, timeout=SECONDS, num_pools=64, **self._settings)
         except (errors.DockerException, requests.RequestException, OSError) as error:
-            raise away(error) from error
+            raise away(self.engine, error) from error
+        return api, quick
 
     @contextmanager
     def reached(self) -> Iterator[None]:
         """Errors translated. The SDK isn't asked where nobody answers: it would leave a socket open each time."""
         try:
-            answers(self._url)
+            answers(self.engine)
         except OSError as error:
-            raise away(error) from error
-        with translated():
+            raise away(self.engine, error) from error
+        with translated(self.engine):
             yield
 
     def url(self, path: str) -> str:
@@ -50,8 +79,9 @@ class Connection:
 
     def close(self) -> None:
         """Close the connections."""
-        self.api.close()
-        self.quick.close()
+        with self._lock:
+            for client in self._clients or ():
+                client.close()
 
 
 def usual() -> dict[str, Any]:
@@ -62,7 +92,7 @@ def usual() -> dict[str, Any]:
             host = ContextAPI.get_current_context().Host
         except (errors.DockerException, OSError, ValueError):
             host = None
-        settings["base_url"] = host or USUAL
+        settings["base_url"] = host or engine_trouble.USUAL
     return settings
 
 
@@ -75,7 +105,7 @@ def answers(url: str) -> None:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translated(url: str) -> Iterator[None]:
     """The SDK's errors as ours: Refused, Unavailable."""
     try:
         yield
@@ -84,12 +114,10 @@ def translated() -> Iterator[None]:
     except requests.HTTPError as error:
         raise Refused(error.response.status_code if error.response is not None else 0, str(error)) from error
     except (errors.DockerException, requests.RequestException) as error:
-        raise away(error) from error
+        raise away(url, error) from error
 
 
-def away(error: Exception) -> Unavailable:
+def away(url: str, error: Exception) -> Unavailable:
     """The engine doesn't answer."""
-    where = os.environ.get("DOCKER_HOST", "its usual socket")
-    return Unavailable(
-        f"Docker can't be reached at {where}: is it installed and running, and may you use it? ({error})"
-    )
+    cause = TimeoutError() if isinstance(error, requests.Timeout) else error
+    return Unavailable(f"Docker can't be reached: {engine_trouble.why(url, cause)}")

@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -14,6 +14,7 @@ from dstack.model.job import Reason
 from runner import handover, image, limit_probe, limits, processes, pulling, recipe, script
 from runner.engine import Engine
 from runner.engine_values import Container, Refused, State
+from runner.engine_watch import EngineWatch
 from runner.executor import OUTPUT, Exit, Launch, Signal, StartFailed
 from runner.following import Following
 from runner.shipment import say
@@ -41,7 +42,7 @@ class DockerExecutor:
         base_url: str | None = None,
         pauses: Sequence[float] = pulling.PAUSES,
     ) -> None:
-        """Connect; `base_url` None means the engine the `docker` command would use. Raises Unavailable.
+        """`base_url` None means the engine the `docker` command would use. Nothing is asked of it yet. Raises Failed.
 
         `pauses` (seconds) lie between the tries to pull an image.
         """
@@ -50,6 +51,29 @@ class DockerExecutor:
         self._pulls = pulling.Pulls(self._engine, pauses)
         self._followed: dict[str, Following] = {}
         self._starting: dict[str, Signal | None] = {}
+        self._watch: EngineWatch | None = None
+
+    def watch(self, beside: Path, keep: int | None) -> None:
+        """Look after the engine from now on, see `runner.engine_watch`. Raises Failed where waiting for it is vain."""
+        self._watch = EngineWatch(self._engine, self._unlimited, self._wake, beside=beside, keep=keep)
+        self._watch.begin()
+
+    @property
+    def pause(self) -> str:
+        """Why no container is begun now."""
+        return self._watch.pause if self._watch else ""
+
+    @property
+    def unlimited(self) -> tuple[str, ...]:
+        """Limits without effect."""
+        return self._watch.unlimited if self._watch else ()
+
+    def gpus(self) -> Mapping[str, tuple[int, ...]]:
+        """What this runner's running containers were given. Raises Unavailable."""
+        found = self._engine.labelled(f"{recipe.INSTANCE}={self._instance}", running=True)
+        return {
+            labels[recipe.KEY]: gpus for labels in found if recipe.KEY in labels and (gpus := recipe.gpus_of(labels))
+        }
 
     def start(self, launch: Launch) -> None:
         """Pull the image if it is to be, create the container and start it. Raises StartFailed, Unavailable."""
@@ -126,18 +150,12 @@ class DockerExecutor:
 
     def close(self) -> None:
         """Stop following; the containers go on."""
+        if self._watch is not None:
+            self._watch.close()
         for following in self._followed.values():
             following.close()
         self._followed.clear()
         self._engine.close()
-
-    def try_limits(self) -> str:
-        """Empty, or a warning about limits that this engine does not enforce. Raises nothing: it is for the log."""
-        try:
-            names = limit_probe.without_effect(self._engine, self._instance)
-        except (Refused, Unavailable, ValueError, KeyError) as error:
-            return f"it could not be tried whether Docker enforces limits: {error}"
-        return limits.warning(names) if names else ""
 
     def export(self, key: str, path: str, target: Path) -> bool:
         """Copy what stands at the absolute `path` in the container to `target`, which must not exist.
@@ -160,6 +178,8 @@ class DockerExecutor:
         launch.folder.mkdir(parents=True, exist_ok=True)
         script.write(launch.folder / "script", launch.script, script.ON_TERM_IN_CONTAINER)
         self._heed(launch.key)
+        if warning := limits.unheeded(launch.job.resources, self.unlimited):
+            tell(launch, warning)
         made = recipe.container(launch, self._name(launch.key), found.id, self._instance)
         try:
             self._engine.create(made)
@@ -184,6 +204,9 @@ class DockerExecutor:
                 self._engine.remove(made.name)
             raise
 
+    def _unlimited(self) -> tuple[str, ...]:
+        return limit_probe.without_effect(self._engine, self._instance)
+
     def _heed(self, key: str) -> None:
         """An image can take long: who was told to end meanwhile isn't started any more."""
         asked = self._starting.get(key)
@@ -202,6 +225,7 @@ class DockerExecutor:
         found = self._engine.image(state.image)
         oom = state.oom and state.exit_code == KILLED
         reason, message = _reason(following, state)
+        warning = limits.unheeded(following.launch.job.resources, self.unlimited)
         return Exit(
             exit_code=state.exit_code,
             signal=9 if state.exit_code == KILLED else None,
@@ -209,6 +233,7 @@ class DockerExecutor:
             reason=reason,
             message=message,
             image=found.digest if found else state.image,
+            warnings=(warning,) if warning else (),
         )
 
     def _give_back(self, name: str, state: State, trees: Sequence[Path]) -> None:

@@ -23,12 +23,13 @@ class Space:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
-    """`keep`: bytes to keep free; None: 5 % of the disk, within 1 GiB and 20 GiB. Times in ticks.
+    """`keep`: bytes to keep free; None: 5 % of the disk, within 1 GiB and 20 GiB. `disk` names it. Times in ticks.
 
     `pause`: why nothing is begun; empty while there is room. `sweep`: whether caches are to be removed now.
     """
 
     keep: int | None = None
+    disk: str = "its disk"
     pause: str = ""
     look_at: float = 0.0
     sweep_at: float = 0.0
@@ -38,11 +39,12 @@ class Guard:
         """After a look; a disk that can't be asked is taken to have room."""
         later = now + LOOK_SECONDS
         if space is None or space.free >= self._least(space.total) * (MARGIN if self.pause else 1.0):
-            return Guard(keep=self.keep, look_at=later)
+            return Guard(keep=self.keep, disk=self.disk, look_at=later)
         due = not self.pause or now >= self.sweep_at
         return Guard(
             keep=self.keep,
-            pause=self.pause or f"its disk is nearly full, {_text(space.free)} free of {_text(space.total)}",
+            disk=self.disk,
+            pause=self.pause or f"{self.disk} is nearly full, {_text(space.free)} free of {_text(space.total)}",
             look_at=later,
             sweep_at=now + SWEEP_SECONDS if due else self.sweep_at,
             sweep=due,
@@ -50,6 +52,14 @@ class Guard:
 
     def _least(self, total: int) -> float:
         return max(LEAST, min(MOST, SHARE * total)) if self.keep is None else self.keep
+
+
+def is_another_disk(folder: str, known: Path) -> bool:
+    """Whether the folder is on this machine, and on another file system than the known one."""
+    try:
+        return bool(folder) and Path(folder).stat().st_dev != known.stat().st_dev
+    except (OSError, ValueError):
+        return False
 
 
 def space_of(folder: Path) -> Space | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from dstack.model.gpus import lacking, pick
-from dstack.model.placing import cpu_of
+from dstack.model.placing import cpu_of, executor_of
 from dstack.model.pool import Capacity, Phase
 from dstack.model.runspec import Desired
 from dstack.model.world import Moment
@@ -66,11 +66,17 @@ _Next = tuple[Held, Action | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duty:
-    """All attempts in hand, by key. `taking`: waiting ones are begun. `interrupted`: everything is to end soon."""
+    """All attempts in hand, by key. `taking`: waiting ones are begun, but for executors that are `paused`.
+
+    `found`: GPUs that attempts of an earlier start used when this one began, by key, whatever the journal says of them.
+    `interrupted`: everything is to end soon.
+    """
 
     capacity: Capacity
     held: Mapping[str, Held] = field(default_factory=dict)
     taking: bool = True
+    paused: frozenset[str] = frozenset()
+    found: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     interrupted: bool = False
 
     def put(self, held: Held) -> "Duty":
@@ -82,11 +88,17 @@ class Duty:
         """What is left of the machine."""
         busy = [held.job for held in self.held.values() if held.at_work]
         given = {index for held in self.held.values() if held.at_work for index in held.gpus}
+        given.update(index for key in self.found for index in self.kept_for(key))
         return Capacity(
             cpu=max(0.0, self.capacity.cpu - sum(map(cpu_of, busy))),
             memory=max(0, self.capacity.memory - sum(job.resources.memory or 0 for job in busy)),
             gpus=tuple(gpu for gpu in self.capacity.gpus if gpu.index not in given),
         )
+
+    def kept_for(self, key: str) -> tuple[int, ...]:
+        """GPUs in the hands of an attempt that isn't in ours, or not yet again."""
+        held = self.held.get(key)
+        return self.found.get(key, ()) if held is None or held.phase is Phase.WAITING else ()
 
 
 def assigned(duty: Duty, given: Mapping[str, Given], rules: Rules, *, whole: bool) -> Duty:
@@ -192,13 +204,18 @@ def _end(held: Held, now: Moment) -> _Next:
 
 
 def _begun(duty: Duty, now: Moment) -> dict[str, Held]:
-    """The waiting ones for which there is room, in order; a large one keeps its turn, or its turn at the GPUs."""
+    """The waiting ones for which there is room, in order; a large one keeps its turn, or its turn at the GPUs.
+
+    First those that run already, with the GPUs that they have: they were in hand before the journal was lost.
+    """
     free = duty.free
     cpu, memory, gpus = free.cpu, free.memory, free.gpus
     begun: dict[str, Held] = {}
     waiting = [held for held in duty.held.values() if held.phase is Phase.WAITING and not held.gone]
-    for held in sorted(waiting, key=lambda one: (one.attempt.order, one.key)):
-        given = pick(gpus, held.job.resources.gpu)
+    open_ = [held for held in waiting if executor_of(held.job) not in duty.paused]
+    for held in sorted(open_, key=lambda one: (one.key not in duty.found, one.attempt.order, one.key)):
+        own = duty.kept_for(held.key)
+        given = () if own else pick(gpus, held.job.resources.gpu)
         if given is None:
             # Others wait behind it for GPUs, unless these are gone for good: then the controller takes it back.
             gpus = gpus if lacking(duty.capacity.gpus, held.job.resources.gpu) else ()
@@ -209,7 +226,7 @@ def _begun(duty: Duty, now: Moment) -> dict[str, Held]:
             break
         times = msgspec.structs.replace(held.times, preparing=now.wall)
         gpus = tuple(gpu for gpu in gpus if gpu not in given)
-        indices = tuple(sorted(gpu.index for gpu in given))
+        indices = own or tuple(sorted(gpu.index for gpu in given))
         begun[held.key] = replace(held, phase=Phase.PREPARING, task=Task.PREPARE, times=times, gpus=indices)
     return begun
 

@@ -29,8 +29,19 @@ class Engine:
     """A Docker Engine on this machine; `base_url` None means the one that the `docker` command would use."""
 
     def __init__(self, base_url: str | None = None) -> None:
-        """Connect. Raises Unavailable."""
+        """Nothing is asked yet. Raises Failed where the settings make no sense."""
         self._link = Connection(base_url)
+        self.url = self._link.engine
+
+    def ping(self) -> None:
+        """Ask for a sign of life. Raises Unavailable, Refused."""
+        with self._link.reached():
+            self._link.quick.ping()
+
+    def data_root(self) -> str:
+        """Where it keeps images, on its own machine; empty where it doesn't say. Raises Unavailable, Refused."""
+        with self._link.reached():
+            return str(self._link.quick.info().get("DockerRootDir") or "")
 
     def image(self, name: str) -> Image | None:
         """The image of this name, if it is here."""
@@ -71,7 +82,7 @@ class Engine:
         headers = {"X-Registry-Auth": header} if header else {}
         with self._link.reached():
             response = self._link.api.post(url, params=wanted, headers=headers, stream=True, timeout=(SECONDS, None))
-        with response, translated():
+        with response, translated(self._link.engine):
             if not response.ok:
                 raise Refused(response.status_code, words_of(response))
             yield pull_lines(response.iter_lines())
@@ -189,10 +200,10 @@ class Engine:
         with ignoring(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT), self._link.reached():
             self._link.api.remove_container(name, force=True, v=True)
 
-    def labelled(self, label: str) -> list[Mapping[str, str]]:
-        """The labels of all containers that carry this one (`NAME=VALUE`)."""
+    def labelled(self, label: str, *, running: bool = False) -> list[Mapping[str, str]]:
+        """The labels of all containers that carry this one (`NAME=VALUE`), or of those that run."""
         with self._link.reached():
-            found = self._link.quick.containers(all=True, filters={"label": [label]})
+            found = self._link.quick.containers(all=not running, filters={"label": [label]})
         return [one.get("Labels") or {} for one in found]
 
     @contextmanager

@@ -55,6 +55,7 @@ class Launch:
 class Exit:
     """How the commands ended. `signal` is set where a signal ended them (`exit_code` is then 128 + signal).
 
+    `warnings`: sentences for the user.
     `reason` is set only where the executor itself knows better than the exit code (oom, internal, lost).
     """
 
@@ -65,6 +66,7 @@ class Exit:
     message: str = ""
     usage: Usage = field(default_factory=Usage)
     image: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 class StartFailed(DstackError):
@@ -83,6 +85,20 @@ class Executor(Protocol):
     """
 
     name: str
+
+    @property
+    def pause(self) -> str:
+        """Why nothing is to be begun with it now; empty while all is well."""
+        ...
+
+    @property
+    def unlimited(self) -> tuple[str, ...]:
+        """Resources whose limits were found without effect, as users write them."""
+        ...
+
+    def gpus(self) -> Mapping[str, tuple[int, ...]]:
+        """Indices of the GPUs that attempts of this runner use, adopted or not, by key. Raises Unavailable."""
+        ...
 
     def start(self, launch: Launch) -> None:
         """Start the commands. Raises StartFailed. Starting what this executor already runs for the key adopts it."""

@@ -30,11 +30,13 @@ class Vitals:
     polls: int = 0
     retry_after: float | None = None
     pause: str = ""
+    pauses: dict[str, str] = field(default_factory=dict)
+    unlimited: tuple[str, ...] = ()
 
     @property
     def news(self) -> tuple[object, ...]:
         """What the controller is to hear of soon."""
-        return self.attempts, self.pause
+        return self.attempts, self.pause, self.pauses, self.unlimited
 
 
 class Heart:
@@ -124,6 +126,8 @@ class Heart:
                 free=vitals.free,
                 retry_after=vitals.retry_after,
                 pause=vitals.pause,
+                pauses=vitals.pauses,
+                unlimited=vitals.unlimited,
                 at=now.wall,
             ),
         )

@@ -3,6 +3,10 @@
 Asked for is what no machine has by itself, so that a limit that is there is the engine's.
 """
 
+from collections.abc import Collection
+
+from dstack.model.job import Resources
+
 CPU, MEMORY, SHM = 0.5, 64 * 1024**2, 16 * 1024**2
 # cgroup v2, then v1; the container's own group stands at the top, or, without a namespace, below.
 FILES = {
@@ -35,6 +39,17 @@ def warning(names: tuple[str, ...]) -> str:
     return (
         f"Docker on this machine takes limits on {', '.join(names)} and does not enforce them: a job can use more than "
         "it asked for. Use an engine that runs as root, or give it the cgroup controllers it lacks (`docker info`)"
+    )
+
+
+def unheeded(resources: Resources, unlimited: Collection[str]) -> str:
+    """What a job is told whose limits have no effect on this runner; empty where they have, or it has none."""
+    asked = {"memory": resources.memory, "cpu": resources.cpu, "shm-size": resources.shm_size}
+    names = [name for name, value in asked.items() if value is not None and name in unlimited]
+    if not names:
+        return ""
+    return (
+        f"Docker on this runner does not enforce the limit on {' and '.join(names)}: nothing stops it from using more"
     )
 
 

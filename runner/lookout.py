@@ -14,7 +14,10 @@ SWEEP_SECONDS = 300.0
 
 
 class Lookout:
-    """`tidied`: what earlier starts left behind is about to be removed, or has been. Times in ticks."""
+    """`tidied`: what earlier starts left behind is about to be removed, or has been. Times in ticks.
+
+    `pauses`: why executors begin nothing, by name, when it was last looked.
+    """
 
     def __init__(self, works: Works, space: Callable[[], Space | None], *, keep: int | None) -> None:
         """`space` looks at the disk; `keep`: bytes to keep free there, see `runner.disk`."""
@@ -22,16 +25,21 @@ class Lookout:
         self._works, self._space = works, space
         self._guard = Guard(keep=keep)
         self._sweep_at = 0.0
+        self.pauses = works.pauses
+        works.find_gpus()
 
     @property
     def pause(self) -> str:
-        """Why nothing is to be begun; empty while there is room."""
-        return self._guard.pause
+        """Why nothing is to be begun; empty while there is room, and something to begin it with."""
+        return self._guard.pause or self._works.idle
 
     def look(self, held: Mapping[str, Held], now: float) -> None:
         """Look at what it is time for."""
         if now >= self._guard.look_at:
             self._look_at_disk(now)
+        before, self.pauses = self.pauses, self._works.pauses
+        if before.keys() - self.pauses.keys():
+            self._works.find_gpus()
         if self.tidied.is_set() and now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
             self._works.remove_orphans(held)

@@ -196,15 +196,10 @@ class RunnerDaemon:
             from runner.container import DockerExecutor  # noqa: PLC0415 (its library is heavy)
 
             executor = DockerExecutor(self._poke, instance=instance)
-            threading.Thread(target=_warn_of_limits, args=(executor.try_limits,), name="limits", daemon=True).start()
+            executor.watch(self._parts.folder, self._parts.keep_free)
             return executor
         msg = f"there is no executor {name!r}"
         raise Failed(msg)
-
-
-def _warn_of_limits(try_limits: Callable[[], str]) -> None:
-    if warning := try_limits():
-        LOG.warning("%s", warning)
 
 
 def moment() -> Moment:

@@ -77,6 +77,12 @@ def environment(job: Job, indices: Sequence[int]) -> Mapping[str, str]:
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": text}
 
 
+def indices_of(environment: Mapping[str, str]) -> tuple[int, ...]:
+    """The GPUs that a process was given, by its environment."""
+    text = environment.get("CUDA_VISIBLE_DEVICES", "")
+    return tuple(int(part) for part in text.split(",") if part.isascii() and part.isdecimal())
+
+
 def _listed(program: str, seconds: float) -> str:
     """What it prints, in a session of its own: a driver that hangs makes a process that even SIGKILL doesn't end."""
     try:

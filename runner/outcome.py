@@ -71,7 +71,7 @@ def claim(held: Held, kept: Kept, now: datetime) -> Ended:
         artifacts_size=0 if aborted else kept.artifacts_size,
         image=exit_.image,
         usage=exit_.usage,
-        warnings=tuple(warning[:MESSAGE_LIMIT] for warning in kept.warnings[:WARNINGS_LIMIT]),
+        warnings=tuple(text[:MESSAGE_LIMIT] for text in (*exit_.warnings, *kept.warnings)[:WARNINGS_LIMIT]),
     )
 
 

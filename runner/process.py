@@ -17,6 +17,7 @@ from dstack.model.job import Reason
 from runner import processes, script
 from runner.executor import Exit, Launch, Signal, StartFailed
 from runner.identity import COOKIE, Shim, read_exit, read_shim
+from runner.nvidia import indices_of
 from runner.shim.order import Order
 from runner.watch import Watch
 
@@ -47,6 +48,8 @@ class ProcessExecutor:
     """
 
     name = "process"
+    pause = ""
+    unlimited: tuple[str, ...] = ()
 
     def __init__(
         self, wake: Callable[[], None], *, instance: str, surroundings: Mapping[str, str] | None = None
@@ -122,6 +125,11 @@ class ProcessExecutor:
         """Keys of this runner's attempts whose shims run."""
         return tuple(sorted(self._shims()))
 
+    def gpus(self) -> Mapping[str, tuple[int, ...]]:
+        """What the commands of this runner's shims were given, by their orders."""
+        folders = ((key, folder) for key, shims in self._shims().items() for folder in shims.values())
+        return {key: given for key, folder in folders if (given := read_gpus(folder))}
+
     def close(self) -> None:
         """Stop watching; the attempts go on."""
         self._watch.close()
@@ -177,14 +185,14 @@ class ProcessExecutor:
         attempt.done.set()
         self._wake()
 
-    def _shims(self) -> dict[str, list[int]]:
-        """The runner's shims by key, adopted or not."""
-        found: dict[str, list[int]] = {}
+    def _shims(self) -> dict[str, dict[int, Path]]:
+        """The runner's shims by key, adopted or not: their process ids and folders."""
+        found: dict[str, dict[int, Path]] = {}
         for pid in processes.all_processes():
             match processes.arguments(pid):
-                case [_, b"-I", b"-S", path, _, instance, key, _] if path.endswith(b"runner/shim/__main__.py"):
+                case [_, b"-I", b"-S", path, folder, instance, key, _] if path.endswith(b"runner/shim/__main__.py"):
                     if instance == self._instance.encode():
-                        found.setdefault(os.fsdecode(key), []).append(pid)
+                        found.setdefault(os.fsdecode(key), {})[pid] = Path(os.fsdecode(folder))
         return found
 
 
@@ -227,6 +235,15 @@ def start_failed(error: OSError) -> StartFailed:
     reason = Reason.DISK_FULL if full else Reason.INTERNAL
     advice = "free some space on the runner" if full else "see the runner's log"
     return StartFailed(reason, f"the commands can't be started on this runner: {error}; {advice}")
+
+
+def read_gpus(folder: Path) -> tuple[int, ...]:
+    """The GPUs that an order gives to its commands; none where it can't be read."""
+    try:
+        environment = Order.from_bytes((folder / "order").read_bytes()).environment
+    except (OSError, ValueError):
+        return ()
+    return indices_of({os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()})
 
 
 def end_stranger(pid: int) -> None:

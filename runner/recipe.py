@@ -13,7 +13,7 @@ from runner.frames import read_frame
 
 TREE, SCRIPT = "/workflow", "/dstack/script"
 PREFIX = "dstack."
-KEY, INSTANCE = PREFIX + "key", PREFIX + "instance"
+KEY, INSTANCE, GPUS = PREFIX + "key", PREFIX + "instance", PREFIX + "gpus"
 SHM_DEFAULT = 1024**3
 NOT_FOUND = 127
 MESSAGE_BYTES = 1000
@@ -23,6 +23,8 @@ def container(launch: Launch, name: str, image: str, instance: str) -> Container
     """What to create for an attempt. Raises StartFailed."""
     resources = launch.job.resources
     own = {KEY: launch.key, INSTANCE: instance}
+    if launch.gpus:
+        own[GPUS] = ",".join(map(str, launch.gpus))
     inputs = ((here, path, False) for path, here in sorted(launch.mounts.items()))
     return Container(
         name=name,
@@ -53,6 +55,11 @@ def owner(trees: Sequence[Path], image: str, name: str, labels: Mapping[str, str
         binds=tuple((tree, f"/given/{number}", False) for number, tree in enumerate(trees)),
         user="0",
     )
+
+
+def gpus_of(labels: Mapping[str, str]) -> tuple[int, ...]:
+    """The GPUs that a container was given, by its labels."""
+    return tuple(int(text) for text in labels.get(GPUS, "").split(",") if text.isascii() and text.isdecimal())
 
 
 def owner_name(name: str) -> str:

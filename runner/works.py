@@ -61,6 +61,8 @@ class Works:
         self._post = post
         self._cancels: dict[str, Cancel] = {}
         self._suspects: frozenset[str] = frozenset()
+        # GPUs that attempts of an earlier start use, by key, until they are removed.
+        self.found: Mapping[str, tuple[int, ...]] = {}
         self.logs = LogShip(lambda: tools.clock().ticks)
 
     def do(self, action: Action) -> None:
@@ -97,6 +99,30 @@ class Works:
             return replace(held, phase=Phase.PREPARING)
         self._shipment(held)
         return held
+
+    @property
+    def pauses(self) -> dict[str, str]:
+        """Why executors begin nothing now, by their names."""
+        return {name: one.pause for name, one in self._tools.executors.items() if one.pause}
+
+    @property
+    def idle(self) -> str:
+        """Why nothing at all can be begun; empty while some executor begins something."""
+        pauses = self.pauses
+        return "; ".join(pauses.values()) if len(pauses) == len(self._tools.executors) else ""
+
+    @property
+    def unlimited(self) -> tuple[str, ...]:
+        """Resources whose limits some executor found without effect."""
+        return tuple(dict.fromkeys(name for one in self._tools.executors.values() for name in one.unlimited))
+
+    def find_gpus(self) -> None:
+        """Look for attempts of an earlier start that use GPUs: the journal may have been lost."""
+        for executor in self._tools.executors.values():
+            try:
+                self.found = {**executor.gpus(), **self.found}
+            except (DstackError, OSError) as error:
+                LOG.warning("GPUs that jobs of the executor %s use can't be looked for: %s", executor.name, error)
 
     def exit_of(self, held: Held) -> Exit | None:
         """How its commands ended; None while they run."""
@@ -136,8 +162,8 @@ class Works:
             return facts.gave_up
         except HeldUp as pause:
             LOG.warning("%s waits: %s", held.key, pause)
-            failure = pause.failure
-            return lambda one, now: facts.held_up(one, failure, now)
+            failure, error = pause.failure, pause.__cause__
+            return lambda one, now: facts.held_up(one, failure, now, error)
         except StartFailed as error:
             return failed(Failure(reason=error.reason, message=str(error)))
         except Invalid as error:
@@ -174,6 +200,7 @@ class Works:
         executor = self._tools.executors.get(executor_of(held.job))
         if executor is not None:
             executor.remove(held.key)
+        self._forget_gpus(held.key)
         self._tools.workspaces.remove(held.key)
         self._cancels.pop(held.key, None)
         return _discarded
@@ -191,10 +218,15 @@ class Works:
                 for key in keys if only is None else keys & only:
                     LOG.warning("removing what an earlier attempt left behind: %s", key)
                     executor.remove(key)
+                    self._forget_gpus(key)
             for key in folders if only is None else folders & only:
                 self._tools.workspaces.remove(key)
+                self._forget_gpus(key)
         except Exception:
             LOG.exception("leftovers of earlier attempts could not be removed; it is tried again")
+
+    def _forget_gpus(self, key: str) -> None:
+        self.found = {one: gpus for one, gpus in self.found.items() if one != key}
 
     def _free_space(self) -> None:
         try:

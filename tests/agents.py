@@ -71,6 +71,8 @@ class FakeExecutor:
     exits: dict[str, Exit] = field(default_factory=dict)
     signals: list[tuple[str, Signal]] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
+    pause: str = ""
+    unlimited: tuple[str, ...] = ()
 
     def start(self, launch: Launch) -> None:
         """See Executor."""
@@ -117,6 +119,10 @@ class FakeExecutor:
     def leftovers(self) -> tuple[str, ...]:
         """See Executor."""
         return tuple(self.launches)
+
+    def gpus(self) -> dict[str, tuple[int, ...]]:
+        """See Executor."""
+        return {key: one.gpus for key, one in self.launches.items() if one.gpus and key not in self.exits}
 
     def close(self) -> None:
         """See Executor."""

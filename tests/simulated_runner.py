@@ -70,6 +70,7 @@ class SimulatedRunner:
     on_start: Callable[[Held], None]
     is_paused: Callable[[], bool]
     duty: Duty = field(init=False)
+    inherited: frozenset[str] = field(init=False)
     registered: bool = False
     stopped: bool = False
     tidied: bool = False
@@ -84,10 +85,12 @@ class SimulatedRunner:
         """Find what an earlier start left: its journal, and the processes that went on."""
         held = {key: replace(one, task=None, cancelled=False) for key, one in self.machine.journal.items()}
         self.duty = Duty(capacity=self.machine.capacity, held=held)
+        self.inherited = frozenset(self.machine.processes)
 
     def step(self, now: Moment) -> float:
         """One pass over everything."""
-        self.duty = replace(self.duty, taking=not self.is_paused())
+        old = {key: one.gpus for key, one in self.machine.processes.items() if key in self.inherited}
+        self.duty = replace(self.duty, taking=not self.is_paused(), found={key: own for key, own in old.items() if own})
         self._beat(now)
         try:
             self._poll(now)
@@ -247,8 +250,7 @@ class SimulatedRunner:
 
     def _check_gpus(self, held: Held, now: Moment) -> None:
         others = {index for one in self.machine.processes.values() if one.ends > now.ticks for index in one.gpus}
-        # Who has lost the journal doesn't know what goes on: a real runner has it on disk before anything starts.
-        if others & set(held.gpus) and not self.machine.forgot:
+        if others & set(held.gpus):
             self.machine.clashes.append(f"{held.key} gets GPUs of {self.machine.name} that another has")
 
     def _finished(self, held: Held, now: Moment) -> Held:

@@ -1,16 +1,22 @@
 """An executor that begins nothing for now, as a Docker engine that is away: its jobs go elsewhere, the others on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
+import pytest
 
 from dstack.model.decide import decide
 from dstack.model.events import Assigned, Revoked
 from dstack.model.job import Reason
-from dstack.model.pool import Phase
+from dstack.model.pool import Capacity, Phase
 from dstack.model.retries import retries_left
 from dstack.model.states import RunState, fold_job
 from dstack.model.world import RunnerView
+from runner.duty import Duty, react
+from runner.facts import taken
+from tests.agents import Office
+from tests.duties import RULES, a_job, at, given_job
 from tests.model_values import assigned, heartbeat, moment, planned, registration, run_view, runner_view, world
 from tests.test_decide import assignments, events_on
 
@@ -57,3 +63,38 @@ def test_what_an_earlier_start_said_of_its_engine_counts_no_more() -> None:
     boxed = planned("boxed", image="busybox")
     decisions = decide(world(run_view(boxed), runners=[machine("otter", start="an earlier one")]), moment())
     assert list(assignments(decisions)) == ["otter"]
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def test_a_runner_whose_executors_all_wait_says_so_and_begins_jobs_later(office: Office) -> None:
+    office.executor.pause = AWAY
+    office.settle()
+    one = given_job()
+    office.assign(one)
+    office.settle(5.0)
+    beat = office.heartbeat()
+    assert (beat.pause, beat.pauses) == (AWAY, {"process": AWAY})
+    assert beat.attempts == {one.attempt.key: Phase.WAITING}
+    assert office.executor.started == []
+    office.executor.pause = ""
+    office.executor.unlimited = ("memory",)
+    office.until(lambda: office.executor.started == [one.attempt.key])
+    office.settle(5.0)
+    beat = office.heartbeat()
+    assert (beat.pause, beat.pauses, beat.unlimited) == ("", {}, ("memory",))
+
+
+def test_jobs_of_the_other_executor_are_begun_and_are_not_kept_waiting_behind() -> None:
+    boxed, plain = given_job(a_job("a", image="busybox")), given_job(a_job("b"))
+    duty = Duty(capacity=Capacity(cpu=1.0, memory=2**30), paused=frozenset({"docker"}))
+    for one in (boxed, plain):
+        duty = duty.put(taken(one, replace(RULES, executors=frozenset({"process", "docker"}))))
+    duty, _ = react(duty, at(0.0))
+    assert {key: held.phase for key, held in duty.held.items()} == {
+        boxed.attempt.key: Phase.WAITING,
+        plain.attempt.key: Phase.PREPARING,
+    }

@@ -216,8 +216,10 @@ def test_a_path_that_would_leave_the_checkout_is_refused(executor: DockerExecuto
 
 
 def test_without_an_engine_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="Docker can't be reached"):
-        DockerExecutor(lambda: None, instance=INSTANCE, base_url=f"unix://{tmp_path}/none")
+    executor = DockerExecutor(lambda: None, instance=INSTANCE, base_url=f"unix://{tmp_path}/none")
+    with pytest.raises(Unavailable, match="Docker can't be reached: there is no Docker engine at"):
+        executor.leftovers()
+    executor.close()
 
 
 OTHER_USER = """

@@ -1,6 +1,7 @@
 """GPUs of a machine as `nvidia-smi` tells them: a fake one says all that a real one may."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from dstack.model.gpus import Gpu
 from dstack.model.job import Gpus, Job, Resources
 from dstack.model.pool import Capacity, Phase
 from runner.nvidia import MIB, chosen, detected_gpus, environment, parse, read_setting
+from runner.process import ProcessExecutor
+from runner.recipe import container, gpus_of
 from tests.agents import Killed, Office
+from tests.attempts import launch
 from tests.duties import a_job, given_job
 
 GOOD = "0, Tesla V100-SXM2-16GB, 16160, GPU-1\n1, NVIDIA A100, PCIe, 40960, GPU-2\n"
@@ -117,3 +121,49 @@ def test_gpus_stay_with_their_jobs_when_the_runner_dies_at_any_moment(tmp_path: 
             launch.environment["CUDA_VISIBLE_DEVICES"] == str(launch.gpus[0])
             for launch in office.executor.launches.values()
         )
+
+
+def test_gpus_stay_with_their_jobs_when_the_journal_is_lost(tmp_path: Path) -> None:
+    """What runs is asked, not only the journal; what nobody holds any more gives its own back when it is removed."""
+    three = tuple(Gpu(index=index, name="T4", memory=MIB) for index in (3, 5, 7))
+    office = Office(tmp_path, capacity=Capacity(cpu=4.0, memory=2**33, gpus=three))
+    office.settle()
+    a, b, c = (given_job(wanting_one(name), order=name) for name in ("a", "b", "c"))
+    office.assign(a, b, c)
+    office.until(lambda: len(office.executor.started) == 3)
+    before = {key: launch.gpus for key, launch in office.executor.launches.items()}
+    assert sorted(before.values()) == [(3,), (5,), (7,)]
+    office.agent.close()
+    (tmp_path / "journal.json").unlink()
+    # The first one is taken away meanwhile, and another comes before those that run.
+    office.unassign(a.attempt.key)
+    late = given_job(wanting_one("late"), order="a first")
+    office.assign(late)
+    office.new_agent()
+    office.until(lambda: len(office.executor.started) == 4)
+    office.settle(5.0)
+    at_work = {one.key: one.gpus for one in office.agent.held.values() if one.phase is Phase.RUNNING}
+    assert at_work == {late.attempt.key: before[a.attempt.key]} | {
+        one.attempt.key: before[one.attempt.key] for one in (b, c)
+    }
+    assert office.executor.started.count(b.attempt.key) == 1
+
+
+def test_a_process_and_a_container_tell_which_gpus_they_were_given(tmp_path: Path) -> None:
+    executor = ProcessExecutor(lambda: None, instance=f"gpus{tmp_path.name}"[:60])
+    given_two = replace(
+        launch(tmp_path, "sleep 60", environment=environment(a_job(), (0, 2))), gpus=(0, 2), key="0123456789ab.1"
+    )
+    none = launch(tmp_path, "sleep 60", key="none.1", environment=environment(a_job(), ()))
+    for one in (given_two, none):
+        executor.start(one)
+    executor.close()
+    later = ProcessExecutor(lambda: None, instance=f"gpus{tmp_path.name}"[:60])
+    assert later.gpus() == {given_two.key: (0, 2)}
+    for one in (given_two, none):
+        later.remove(one.key)
+    assert later.gpus() == {}
+    later.close()
+    made = container(given_two, "name", "image", "instance")
+    assert gpus_of(made.labels) == (0, 2)
+    assert gpus_of(container(none, "name", "image", "instance").labels) == gpus_of({"dstack.gpus": "x,"}) == ()
