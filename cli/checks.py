@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from cli.reading import Reader
-from cli.runners import runner_lines
+from cli.runners import idle, runner_lines, unheeded
 from cli.session import Seen, Session
 from dstack.ledger import git
 from dstack.ledger.git import Context
@@ -141,9 +141,11 @@ def home_check(seen: Seen) -> Check:
 
 def runners_check(reader: Reader, seen: Seen) -> Check:
     """A runner is live."""
-    live = [line.runner for line in runner_lines(reader, seen) if line.status == "live"]
+    live = [line for line in runner_lines(reader, seen) if line.status == "live"]
     if live:
-        return Check(name="runners", result=Result.GOOD, text=f"live: {', '.join(live)}")
+        odd = [f"{line.runner}: {why}" for line in live for why in idle(line)] + unheeded(live)
+        text = f"live: {', '.join(line.runner for line in live)}"
+        return Check(name="runners", result=Result.ODD if odd else Result.GOOD, text="; ".join([text, *odd]))
     text = "none is live: start one with `dstack up`, or `dstack-runner start` on any machine"
     return Check(name="runners", result=Result.ODD, text=text)
 
