@@ -18,6 +18,7 @@ from dstack.ledger.push import RefUpdate
 from dstack.ledger.submit import refusal
 from dstack.model.errors import DstackError, Failed
 from dstack.store import heartbeats
+from dstack.store.store import Granted
 
 PROBE = "refs/dstack/probe/"
 LOCK_SECONDS = 60.0
@@ -80,27 +81,28 @@ def push_check(session: Session) -> Check:
 
 
 def store_check(seen: Seen) -> Check:
-    """The store is ours, can be written to, read, listed and cleaned, and its clock is about ours."""
-    odd = ""
+    """The store is ours, can be written to, read, listed and cleaned, whole and in parts; its clock is about ours."""
+    odd: list[str] = []
 
     def look() -> str:
-        nonlocal odd
         store, key = seen.store(), f"probes/{secrets.token_hex(8)}"
         store.put(key, key.encode())
         if store.get(key, limit=1024) != key.encode() or key not in {head.key for head in store.list("probes/")}:
             msg = f"the store {seen.store_url} doesn't give back what was just put there: is a cache in between?"
             raise Failed(msg)
         if store.put(key, b"again", if_absent=True):
-            odd = "of two who write an object first, both win there (the server ignores If-None-Match)"
+            odd.append("of two who write an object first, both win there (the server ignores If-None-Match)")
         ahead = (store.now() - datetime.now(UTC)).total_seconds()
         if abs(ahead) > CLOCK_SECONDS:
-            odd = f"its clock is {ahead:+.0f} s from this machine's: set them by NTP"
+            odd.append(f"its clock is {ahead:+.0f} s from this machine's: set them by NTP")
         store.delete(key)
+        if isinstance(store, Granted) and (rights := store.lacking(key)):
+            odd.append(f"uploads that were cut off begin anew and stay there: give this key {' and '.join(rights)}")
         return f"{seen.store_url} can be read and written"
 
     check = guarded("store", look)
     worth_knowing = odd and check.result is Result.GOOD
-    return replace(check, result=Result.ODD, text=f"{check.text}, but {odd}") if worth_knowing else check
+    return replace(check, result=Result.ODD, text=f"{check.text}, but {'; '.join(odd)}") if worth_knowing else check
 
 
 def lock_check(remote: Path) -> Check:

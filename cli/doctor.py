@@ -13,7 +13,7 @@ from cli.door import GOOD, TROUBLE
 from cli.reading import Reader
 from cli.remote_checks import pace_check
 from cli.session import open_session
-from cli.terminal import clean, coloured, say
+from cli.terminal import clean, coloured, hanging, is_terminal, say, width
 from dstack.model.errors import DstackError
 
 EXAMPLE = """\b
@@ -22,6 +22,7 @@ Example:
 
 COLOURS = {Result.GOOD: "green", Result.ODD: "yellow", Result.BAD: "red"}
 WIDTH = 10
+BEFORE = 7 + 2 + WIDTH + 2
 
 
 @click.command(epilog=EXAMPLE)
@@ -33,8 +34,10 @@ def command(folder: Path, *, as_json: bool) -> int:
     for check in all_checks(folder):
         found.append(check)
         if not as_json:
-            word = coloured(f"{check.result:<7}", COLOURS[check.result])
-            say(f"{word}  {check.name:<{WIDTH}}  {clean(check.text)}")
+            text = clean(check.text)
+            # What is no terminal gets one line for each check.
+            told = hanging(text, BEFORE, width()) if is_terminal() else text
+            say(f"{coloured(f'{check.result:<7}', COLOURS[check.result])}  {check.name:<{WIDTH}}  {told}")
     if as_json:
         say(msgspec.json.encode(found).decode())
     return TROUBLE if any(check.result is Result.BAD for check in found) else GOOD

@@ -3,9 +3,11 @@
 import os
 import shutil
 import sys
+import textwrap
 
 import click
 
+NARROW = 20
 COLOURS = ("cyan", "yellow", "green", "magenta", "blue", "bright_cyan", "bright_yellow", "bright_green")
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _CONTROL |= {ord("\n"): "\\n", ord("\t"): "\\t", ord("\r"): "\\r"}
@@ -39,6 +41,12 @@ def in_colour() -> bool:
 def width() -> int:
     """Columns of the terminal."""
     return shutil.get_terminal_size().columns
+
+
+def hanging(text: str, indent: int, columns: int) -> str:
+    """The text in lines of so many columns, broken at spaces, all but the first behind `indent` columns."""
+    room = max(columns - indent, NARROW)
+    return f"\n{' ' * indent}".join(textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False))
 
 
 def clean(text: str) -> str:

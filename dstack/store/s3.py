@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from dstack.model.errors import Invalid, Unavailable
 from dstack.model.s3_place import Place
-from dstack.store import s3_errors, s3_parts
+from dstack.store import s3_errors, s3_parts, s3_rights
 from dstack.store.key import is_name, split_key, split_prefix
 from dstack.store.s3_client import client_of
 from dstack.store.s3_errors import explained
@@ -128,6 +128,12 @@ class S3Store:
             with explained(self.url, "the clock"), suppress(ClientError):
                 self._client.head_bucket(Bucket=self._place.bucket)
         return self._clock.now()
+
+    def lacking(self, key: str) -> tuple[str, ...]:
+        """See Granted."""
+        target = s3_parts.Target(self._client, self._place.bucket, self._name(key), self._headers(key), self.url)
+        with explained(self.url, key):
+            return s3_rights.lacking(target)
 
     def _name(self, key: str) -> str:
         split_key(key)

@@ -18,6 +18,17 @@ _PASSING = _THROTTLING | {"RequestTimeout", "429"}
 _DAMAGED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"})
 _LASTING_STATUS = range(400, 500)
 _PASSING_STATUS = frozenset({408, 409, 425, 429})
+# Where the right isn't named like the request.
+_RIGHTS = {
+    "HeadObject": "GetObject",
+    "HeadBucket": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "ListParts": "ListMultipartUploadParts",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+}
 _NO_KEYS = (
     exceptions.NoCredentialsError,
     exceptions.PartialCredentialsError,
@@ -63,6 +74,14 @@ def code_of(error: exceptions.ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+def right_to(operation: str) -> str:
+    """The name of the right that a request needs, as policies of buckets write it.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+    """
+    return f"s3:{_RIGHTS.get(operation, operation)}"
+
+
 def is_unknown_request(error: exceptions.ClientError) -> bool:
     """Whether the server doesn't know what it was asked for."""
     return code_of(error) in ("NotImplemented", "501")
@@ -89,8 +108,8 @@ def _refused(error: exceptions.ClientError, url: str, key: str) -> DstackError: 
     if code in _FULL:
         return Failed(f"the store {url} is full ({told}): free space there, or move it and change `store`")
     if code in REFUSED:
-        doing = error.operation_name
-        return Failed(f"the store {url} refuses {doing} of {key}: give this key the right to it ({told})")
+        doing, right = error.operation_name, right_to(error.operation_name)
+        return Failed(f"the store {url} refuses {doing} of {key}: give this key the right {right} ({told})")
     if code in _PASSING | _DAMAGED or status in _PASSING_STATUS or status not in _LASTING_STATUS:
         text = f"the store {url} answers {told or status}: it is tried again"
         away = code not in _THROTTLING and status not in _PASSING_STATUS

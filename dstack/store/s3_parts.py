@@ -100,7 +100,7 @@ def _unfinished(target: Target) -> "tuple[str, dict[int, PartTypeDef]] | None":
     try:
         return upload_id, {part["PartNumber"]: part for page in pages for part in page.get("Parts", [])}
     except ClientError as error:
-        if s3_errors.code_of(error) in ("NoSuchUpload", *s3_errors.GONE):
+        if s3_errors.code_of(error) in ("NoSuchUpload", *s3_errors.GONE, *s3_errors.REFUSED):
             return None
         raise
 

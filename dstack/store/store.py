@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 
 class Head(NamedTuple):
@@ -81,4 +81,16 @@ class Store(Protocol):
 
     def now(self) -> datetime:
         """The store's own clock."""
+        ...
+
+
+@runtime_checkable
+class Granted(Protocol):
+    """A store whose server grants each right by itself."""
+
+    def lacking(self, key: str) -> tuple[str, ...]:
+        """Rights that are a convenience and are not given, tried with `key`, which is then gone.
+
+        Raises Unavailable, and Failed where one is missing without which large objects can't be stored.
+        """
         ...
