@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from cli.attention import NEW_SECONDS, Attention
 from cli.lines import JobLine, RunLine
 from cli.log_text import LogPrinter
 from cli.marks import AWAY_POLL_SECONDS, POLL_SECONDS, Marks
@@ -175,15 +176,21 @@ class Tails:
 def follow(reader: Reader, run: RunKey, tails: Tails, watch: Watcher, *, new: bool = False) -> RunLine:
     """Print logs until the run has ended; `watch` is told of every change. The result is its end."""
     last: RunLine | None = None
-    for update in updates(reader, run, new=new):
-        if update:
-            seen, last = update
-            if last.store:
-                tails.take(last, seen.store(last.store))
-            tails.show(at_once=True)
-            watch(last)
-        tails.show()
-    tails.drain()
+    attention = Attention(run, after=NEW_SECONDS if new else 0.0)
+    try:
+        for update in updates(reader, run, new=new):
+            if update:
+                seen, last = update
+                if last.store:
+                    store = seen.store(last.store)
+                    attention.show(store)
+                    tails.take(last, store)
+                tails.show(at_once=True)
+                watch(last)
+            tails.show()
+        tails.drain()
+    finally:
+        attention.end(over=last is not None and last.finished)
     if last is None:
         msg = f"the run {run.name} could not be followed"
         raise Failed(msg)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from dstack.model.errors import DstackError
 from dstack.store.chunk import Record, behind
-from dstack.store.log_writer import LogWriter, flush_after
+from dstack.store.log_writer import BUSY_SECONDS, LogWriter, flush_after
 from runner.facts import pause
 from runner.frames import SYSTEM, Frame, pack, read_frames
 from runner.shipped import EVERY, Mark, give_back, read_mark
@@ -18,6 +18,12 @@ from runner.shipped import EVERY, Mark, give_back, read_mark
 LOG = logging.getLogger(__name__)
 
 Piece = tuple[int, float, bytes]
+# Whether somebody follows this log, at this time in ticks. It may take as long as a question to the store.
+Followed = Callable[[float], bool]
+
+
+def _unfollowed(_now: float) -> bool:
+    return False
 
 
 def say(output: Path, text: str, at: float) -> None:
@@ -39,11 +45,15 @@ def say(output: Path, text: str, at: float) -> None:
 class Shipment:
     """Sends what has been written, bit by bit. Any thread may call it; one at a time gets through."""
 
-    def __init__(self, output: Path, open_writer: Callable[[], LogWriter], *, began: float) -> None:
+    def __init__(
+        self, output: Path, open_writer: Callable[[], LogWriter], *, began: float, followed: Followed = _unfollowed
+    ) -> None:
         """`open_writer` says how far the store has the log already. `began`, as all times here, in ticks."""
         self._output = output
         self._open_writer = open_writer
         self._began = began
+        self._followed = followed
+        self._for_followers = 0
         self._lock = threading.Lock()
         self._writer: LogWriter | None = None
         self._position = 0
@@ -104,9 +114,13 @@ class Shipment:
                 self._give_back()
         if writer.buffered and self._waiting_since is None:
             self._waiting_since = now
-        if self._is_due(writer, now):
+        usual = self._is_due(writer, now)
+        if usual or self._is_awaited(now):
+            before = writer.seq
             writer.flush()
             self._waiting_since = None
+            # They don't count: when nobody follows any more, a line after a silence is to be there at once as before.
+            self._for_followers += 0 if usual else writer.seq - before
             self._give_back()
 
     def _give_back(self) -> None:
@@ -123,7 +137,12 @@ class Shipment:
     def _is_due(self, writer: LogWriter, now: float) -> bool:
         if self._waiting_since is None:
             return False
-        return now - self._waiting_since >= flush_after(now - self._began, writer.seq)
+        return now - self._waiting_since >= flush_after(now - self._began, writer.seq - self._for_followers)
+
+    def _is_awaited(self, now: float) -> bool:
+        """Whether it would wait on, but for somebody who follows. The store is asked only where that matters."""
+        since = self._waiting_since
+        return since is not None and now - since >= BUSY_SECONDS and self._followed(now)
 
     def _opened(self) -> LogWriter:
         if self._writer is None:

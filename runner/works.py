@@ -19,6 +19,7 @@ from runner.disk import Space
 from runner.duty import Action, Discard, Finish, Prepare, Send
 from runner.executor import OUTPUT, Executor, Exit, StartFailed
 from runner.finishing import Remains, finish
+from runner.followers import Followers
 from runner.held import Failure, Held, Kept
 from runner.lanes import Lane, Lanes
 from runner.logship import LogShip
@@ -64,6 +65,7 @@ class Works:
         # GPUs that attempts of an earlier start use, by key, until they are removed.
         self.found: Mapping[str, tuple[int, ...]] = {}
         self.logs = LogShip(lambda: tools.clock().ticks)
+        self._followers = Followers(tools.open_store)
 
     def do(self, action: Action) -> None:
         """Begin it. A signal that an engine can't take now is lost; a KILL is sent again."""
@@ -238,8 +240,11 @@ class Works:
         def open_writer() -> LogWriter:
             return LogWriter.resume(self._tools.open_store(held.attempt.store), held.attempt.log)
 
-        began = self._tools.clock().ticks
-        return self.logs.add(held.key, lambda: Shipment(self._output(held), open_writer, began=began))
+        began, attempt = self._tools.clock().ticks, held.attempt
+        followed = self._followers.of(attempt.store, attempt.run)
+        return self.logs.add(
+            held.key, lambda: Shipment(self._output(held), open_writer, began=began, followed=followed)
+        )
 
     def _place(self, held: Held) -> Place:
         tools = self._tools

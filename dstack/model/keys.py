@@ -36,6 +36,16 @@ def controller_heartbeat(controller: str) -> str:
     return f"{CONTROLLERS}{controller}.json"
 
 
+def cache(key: str) -> str:
+    """A hint: which job answers this key of a job (`dstack.model.reuse`)."""
+    return f"cache/{key}"
+
+
 def saved(run: str, job: str, attempt: int) -> str:
     """The last complete manifest of a running attempt."""
     return f"saved/{run}/{job[:12]}/{attempt}"
+
+
+def watched(run: str) -> str:
+    """A sign that somebody follows the logs of a run; `run` is a RunKey's text."""
+    return f"watched/{run}"
