@@ -4,6 +4,7 @@ import logging
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,10 +24,12 @@ from cli.submitted import line_of
 from cli.terminal import tell
 from controller.main import ControllerDaemon
 from dstack.ledger.submit import Submitted
+from dstack.model import refs
 from dstack.model.errors import DstackError
 from dstack.model.runspec import Desired
 
 END_SECONDS = 10.0
+TAG_SECONDS = 10.0
 
 
 def run_locally(session: Session, order: Order) -> int:
@@ -43,7 +46,19 @@ def run_locally(session: Session, order: Order) -> int:
             line = line_of(prepared, submitted)
         with _deciding(session, seen, submitted, runner), told_if_left(prepared):
             end = followed(Reader(session), line, LogPrinter(prefixes=prefixes(line.jobs)), asked_locally)
+            if prepared.spec.options.tag and exit_code(end) == 0:
+                _wait_for_tag(session, submitted, prepared.spec.options.tag)
     return exit_code(end)
+
+
+def _wait_for_tag(session: Session, submitted: Submitted, tag: str) -> None:
+    """It is given by the controller, which ends with this process."""
+    end = time.monotonic() + TAG_SECONDS
+    while session.poll().found.get(refs.tag(tag)) != submitted.root:
+        if time.monotonic() > end:
+            tell(f"{submitted.key.name} has not got its tag: `dstack tag {submitted.key.name} {tag}` gives it")
+            return
+        time.sleep(0.1)
 
 
 class _Runner:

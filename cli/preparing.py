@@ -4,7 +4,7 @@ import dataclasses
 import os
 import random
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,9 +19,9 @@ from dstack.model.errors import Invalid
 from dstack.model.plan import Plan
 from dstack.model.planner import environment_names, plan_jobs
 from dstack.model.run_names import new_name
-from dstack.model.runspec import Code, Options, RunSpec
+from dstack.model.runspec import Code, Options, RunSpec, TagContent
 from dstack.model.variables import Variables, parse_variables, resolve_override, select_matrix
-from dstack.model.workflow import Workflows
+from dstack.model.workflow import Workflow, Workflows
 from dstack.model.workflows import parse_workflows
 
 NO_ROOT = "0" * 40
@@ -77,9 +77,10 @@ def prepare(session: Session, order: Order, seen: Seen, *, only: str | None = No
         matrix=_matrix(order, workflows),
         environment=_environment(workflows, order.workflow),
         code=_code(snapshot, workflows, order.workflow),
+        tags=_tags(session, seen, workflows.graph(order.workflow)),
         submitted_by=session.me,
         submitted_at=datetime.now(UTC).replace(microsecond=0),
-        options=Options(priority=options.priority, cache=not options.no_cache, only=only),
+        options=Options(priority=options.priority, cache=not options.no_cache, tag=_tag(options), only=only),
         nonce=secrets.token_hex(8),
     )
     prepared = Prepared(order=order, snapshot=snapshot, workflows=workflows, variables=variables, spec=spec)
@@ -105,6 +106,19 @@ def _name(options: RunOptions, taken: Collection[str]) -> str:
         msg = f"there is a run called {options.name!r} already: choose another --name, or leave it out"
         raise Invalid(msg)
     return options.name
+
+
+def _tag(options: RunOptions) -> str | None:
+    return None if options.tag is None else refs.check_tag(options.tag)
+
+
+def _tags(session: Session, seen: Seen, graph: Iterable[Workflow]) -> dict[str, TagContent]:
+    needing = [workflow for workflow in graph if workflow.tag_needs]
+    if not needing:
+        return {}
+    from cli.tagging import resolved  # noqa: PLC0415 (reading runs takes imports that most runs don't need)
+
+    return dict(resolved(session, seen, needing))
 
 
 def _overrides(order: Order, workflows: Workflows, variables: Variables) -> dict[str, dict[str, str]]:

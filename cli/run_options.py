@@ -15,6 +15,7 @@ class RunOptions:
     detach: bool = False
     dry_run: bool = False
     name: str | None = None
+    tag: str | None = None
     no_cache: bool = False
     priority: int = 0
     only_committed: bool = False
@@ -33,6 +34,7 @@ def run_options() -> list[click.Parameter]:
         click.Option(["-d", "--detach"], is_flag=True, help="Return at once; print the run's name."),
         click.Option(["--dry-run"], is_flag=True, help="Say what would be run; push nothing."),
         click.Option(["--name"], metavar="NAME", help="The run's name; otherwise one is made up."),
+        click.Option(["-t", "--tag"], metavar="TAG", help="Give the run this tag when it is DONE."),
         click.Option(["--no-cache"], is_flag=True, help="Run everything, also what an equal job has done before."),
         click.Option(["--priority"], type=int, metavar="N", help="A higher one goes first; 0 by default."),
         click.Option(["--only-committed"], is_flag=True, help="Run HEAD, without what isn't committed."),
