@@ -6,7 +6,8 @@ from pathlib import Path
 from dstack.model.errors import Invalid
 
 NAME = "dstack-runner.service"
-KEPT = ("PATH", "HOME", "LANG", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOCKER_HOST")
+_FOLDERS = ("XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+KEPT = ("PATH", "HOME", "LANG", *_FOLDERS, "DOCKER_HOST", "GIT_SSL_CAINFO", "AWS_CA_BUNDLE")
 
 UNIT = """\
 [Unit]

@@ -26,8 +26,8 @@ def verify(path: Path) -> "subprocess.CompletedProcess[str]":
 def test_systemd_takes_the_unit_with_the_oddest_paths(tmp_path: Path, *, system: bool) -> None:
     argv = ["/bin/echo", *(f"/state/{word}" for word in ODD)]
     environ = {"PATH": "/usr/bin:/opt/a b/100%", "HOME": '/home/"x"\\y $z', "SECRET": "hunter2"}
-    text = unit(argv, environ, system=system)
-    assert "hunter2" not in text
+    text = unit(argv, {**environ, "AWS_CA_BUNDLE": "/etc/ca.pem"}, system=system)
+    assert ("hunter2" in text, "AWS_CA_BUNDLE=/etc/ca.pem" in text) == (False, True)
     path = tmp_path / "odd.service"
     path.write_text(text)
     done = verify(path)

@@ -231,8 +231,24 @@ CAUSES = (
         r"certificate.*expired",
     ),
     _lasting(
+        "the server's certificate is for another host than that",
+        "give the address the name that the certificate is for, or have that mended",
+        r"does not match target host",
+        r"no alternative certificate subject name",
+    ),
+    _lasting(
+        "the file of authorities that git is to trust can't be read",
+        "look at http.sslCAInfo in git's settings, and at GIT_SSL_CAINFO",
+        r"Problem with the SSL CA cert",
+        r"error setting certificate verify locations",
+        r"error setting certificate file",
+        r"error reading ca cert file",
+    ),
+    # Some builds of git say no more than this where it has expired, too.
+    _lasting(
         "the server's certificate can't be verified",
-        "have git trust its authority (git config http.sslCAInfo FILE)",
+        "have git trust its authority (git config http.sslCAInfo FILE); if it does, the certificate may have expired, "
+        "or the clock of this machine is wrong",
         r"server certificate verification failed",
         r"SSL certificate problem",
         r"certificate verify",

@@ -45,8 +45,11 @@ _MISUSED = (exceptions.ParamValidationError, exceptions.InvalidRegionError, exce
 _CERTIFICATE = (
     ("certificate has expired", "the certificate has expired", _RENEW),
     ("certificate is not yet valid", "the certificate isn't valid yet", _RENEW),
+    ("doesn't match", "the certificate is for another host than that", _ADDRESS),
     ("Hostname mismatch", "the certificate is for another host than that", _ADDRESS),
     ("IP address mismatch", "the certificate is for another host than that", _ADDRESS),
+    ("No such file or directory", "there is no file of authorities to trust for the certificate", _TRUST),
+    ("no certificate or crl found", "there is no authority to trust in the file for the certificate", _TRUST),
     ("CERTIFICATE_VERIFY_FAILED", "nobody this machine trusts has signed the certificate", _TRUST),
 )
 _CHAIN = (
