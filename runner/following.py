@@ -2,15 +2,17 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dstack.model.errors import Unavailable
 from dstack.model.job import Reason
 from runner.engine import Engine
 from runner.engine_values import State
 from runner.executor import OUTPUT, Exit, Launch
-from runner.multiplexed import pieces, without
+from runner.frames import STDERR, STDOUT
+from runner.multiplexed import pieces
 from runner.output import NotWritten, OutputFile
+from runner.rejoining import Rejoining
 from runner.streams import Stream
 
 ENDS_SOON = 5
@@ -32,7 +34,8 @@ class Following:
     """Reads a container to its end. What is already in the file, from whatever reader, is not written again.
 
     The live output is read once, from before the start. The engine's log lags behind it by unfinished lines, but can be
-    read again from its beginning: so it is what is read after a restart, or when the connection broke.
+    read again from its beginning: so it is what is read after a restart, or when the connection broke. An engine that
+    was killed has forgotten what it hadn't written yet: see `runner.rejoining`.
     """
 
     def __init__(self, engine: Engine, launch: Launch, name: str, ended: Callable[["Following", State], Exit]) -> None:
@@ -95,7 +98,7 @@ class Following:
             step = self._again
 
     def _live(self, output: OutputFile) -> State | None:
-        self._copy(output, {})
+        self._copy(output, {stream: Rejoining() for stream in (STDOUT, STDERR)})
         return self._state() if self._engine.wait(self.name, ENDS_SOON) else None
 
     def _again(self, output: OutputFile) -> State | None:
@@ -103,7 +106,7 @@ class Following:
         state = self._state()
         over = state.status in ("exited", "dead")
         self._use(self._engine.logs(self.name, follow=not over))
-        self._copy(output, output.seen)
+        self._copy(output, output.rejoining())
         if over:
             return state
         self._engine.wait(self.name, ENDS_SOON)
@@ -115,12 +118,15 @@ class Following:
             raise Gone
         return state
 
-    def _copy(self, output: OutputFile, skipped: dict[int, int]) -> None:
+    def _copy(self, output: OutputFile, streams: Mapping[int, Rejoining]) -> None:
         if self._stream is not None:
-            for stream, data in without(skipped, pieces(self._stream.read)):
+            for stream, data in pieces(self._stream.read):
                 if self._closed.is_set():
                     raise Closed
-                output.write(stream, data)
+                news = streams[stream].feed(data)
+                if news.lost:
+                    output.lose(stream, news.lost)
+                output.write(stream, news.data)
         self._use(None)
         if self._closed.is_set():
             raise Closed

@@ -20,16 +20,6 @@ def pieces(read: Read) -> Iterator[tuple[int, bytes]]:
             return
 
 
-def without(skipped: dict[int, int], found: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    """What comes after the first `skipped` bytes of each stream."""
-    left = dict(skipped)
-    for stream, data in found:
-        rest = data[left.get(stream, 0) :]
-        left[stream] = max(0, left.get(stream, 0) - len(data))
-        if rest:
-            yield stream, rest
-
-
 def exactly(read: Read, size: int) -> bytes:
     """So many bytes; fewer where the stream ends."""
     data = b""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dstack.model.errors import Invalid
 from runner.frames import STDERR, STDOUT, SYSTEM
-from runner.multiplexed import pieces, without
+from runner.multiplexed import pieces
 from runner.output import NotWritten, OutputFile
 from runner.streams import Chunks
 from runner.unpack import unpack
@@ -39,12 +39,57 @@ def test_a_stream_that_breaks_off_gives_all_that_came(spoken: list[tuple[int, by
         assert [piece for piece in found if piece[1]] == [piece for piece in spoken if piece[1]]
 
 
-@given(SPOKEN, st.integers(0, 400), st.integers(0, 400))
-def test_what_is_known_already_is_skipped_by_stream(spoken: list[tuple[int, bytes]], out: int, err: int) -> None:
-    found = list(without({STDOUT: out, STDERR: err}, iter(spoken)))
-    assert joined(found, STDOUT) == joined(spoken, STDOUT)[out:]
-    assert joined(found, STDERR) == joined(spoken, STDERR)[err:]
-    assert all(data for _, data in found)
+def copied(file: OutputFile, spoken: list[tuple[int, bytes]]) -> None:
+    """What a follower does with a log that it reads from its beginning."""
+    streams = file.rejoining()
+    for stream, data in spoken:
+        news = streams[stream].feed(data)
+        if news.lost:
+            file.lose(stream, news.lost)
+        file.write(stream, news.data)
+
+
+@given(SPOKEN, st.integers(0, 12), st.integers(0, 12))
+def test_what_is_known_already_is_skipped_by_stream(spoken: list[tuple[int, bytes]], first: int, then: int) -> None:
+    """Read to here, then from the beginning to there, then all: by one who knows it, or by a new one."""
+    with tempfile.TemporaryDirectory() as name:
+        for part in (spoken[:first], spoken[:then], spoken):
+            file = OutputFile(Path(name) / "output")
+            for _ in range(2):
+                copied(file, part)
+            file.close()
+        got = [(frame.stream, frame.data) for frame in frames(Path(name))]
+        for stream in (STDOUT, STDERR):
+            assert joined(got, stream) == joined(spoken, stream)
+
+
+def test_what_the_engine_forgot_is_remembered_over_restarts(tmp_path: Path) -> None:
+    """Killed twice, each time in the middle of a line; in between and after the second, the runner starts anew."""
+    log = [(STDOUT, b"one\n"), (STDERR, b"warning\n")]
+    file = OutputFile(tmp_path / "output")
+    copied(file, [*log, (STDOUT, b"10% 20% ")])
+    log += [(STDOUT, b"30% 40%\n"), (STDOUT, b"two\n")]
+    copied(file, log)
+    file.close()
+    file = OutputFile(tmp_path / "output")
+    copied(file, log)
+    copied(file, [*log, (STDOUT, b"three: ")])
+    file.close()
+    log += [(STDOUT, b"done\nlast\n")]
+    for _ in range(2):
+        file = OutputFile(tmp_path / "output")
+        copied(file, log)
+        file.close()
+    assert output(tmp_path, STDOUT) == b"one\n10% 20% 30% 40%\ntwo\nthree: done\nlast\n"
+    assert output(tmp_path, STDERR) == b"warning\n"
+
+
+def test_gaps_that_can_not_be_read_are_none(tmp_path: Path) -> None:
+    (tmp_path / "output.gaps").write_text("{")
+    file = OutputFile(tmp_path / "output")
+    copied(file, [(STDOUT, b"one\n")])
+    file.close()
+    assert output(tmp_path) == b"one\n"
 
 
 @given(st.binary(max_size=60))
