@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dstack.model.events import Assigned, Ended, Finished, JobSummary, Planned, Revoked, RunFinished
+from dstack.model.events import Assigned, Ended, Finished, JobSummary, Planned, Reused, Revoked, RunFinished
 from dstack.model.gpus import Gpu, lacking
 from dstack.model.job import Job, Reason, short
 from dstack.model.placing import Candidate, executor_of
@@ -13,6 +13,7 @@ from dstack.model.pool import attempt_key
 from dstack.model.retries import last_revoked, retries_left
 from dstack.model.runspec import Desired
 from dstack.model.s3_place import moved
+from dstack.model.standing_in import stood_in, tell_answer
 from dstack.model.states import FRESH, AttemptState, JobState, RunState, run_reason, run_status
 from dstack.model.status import Status
 from dstack.model.turn import OpenAttempt, Turn, Waiting
@@ -225,7 +226,9 @@ class _Step:
         if self._stranded:
             only = self.turn.run.spec.options.only
             self._finish(Status.FAILED, Reason.LOST, f"its runner {only} is gone, and it could run nowhere else")
-        elif all(outcome is Status.DONE for _, outcome in failed):
+        elif all(outcome is Status.DONE for _, outcome in failed) and not stood_in(
+            self.turn, self.planned, state, self.world
+        ):
             earlier = last_revoked(state)
             self._wait(state, earlier, earlier.revoked.manifest if earlier and earlier.revoked else None)
 
@@ -283,6 +286,7 @@ class _Step:
         )
         self.turn.add(self.planned.oid, event)
         self.turn.outcomes[self.planned.id] = (status, event.manifest)
+        tell_answer(self.turn, self.planned, event, self.world)
 
 
 def _finish(turn: Turn, plan: Plan) -> None:
@@ -312,13 +316,13 @@ def _finish(turn: Turn, plan: Plan) -> None:
 def _ends(turn: Turn, plan: Plan) -> Iterable[JobSummary]:
     for planned in plan.jobs:
         state = turn.run.state.jobs.get(planned.id, FRESH)
-        new = [event for event in turn.events.get(planned.oid, ()) if isinstance(event, Finished)]
+        new = [event for event in turn.events.get(planned.oid, ()) if isinstance(event, Finished | Reused)]
         end = new[-1] if new else state.finished
         finished = end if isinstance(end, Finished) else None
         yield JobSummary(
             seq=0,
             at=turn.now.wall,
-            message=_summary(planned.job, finished),
+            message=_summary(planned.job, end),
             generation=turn.run.state.generation,
             job=short(planned.oid),
             workflow=planned.job.workflow,
@@ -328,8 +332,8 @@ def _ends(turn: Turn, plan: Plan) -> Iterable[JobSummary]:
         )
 
 
-def _summary(job: Job, finished: Finished | None) -> str:
-    if finished is None:
-        return f"{job.title}: {Status.DONE}, reused"
-    where = f" on {finished.runner}" if finished.runner else ""
-    return f"{job.title}: {finished.status} ({finished.reason}){where}"
+def _summary(job: Job, end: Finished | Reused | None) -> str:
+    if not isinstance(end, Finished):
+        return f"{job.title}: {Status.DONE}, {end.message if end else 'reused'}"
+    where = f" on {end.runner}" if end.runner else ""
+    return f"{job.title}: {end.status} ({end.reason}){where}"

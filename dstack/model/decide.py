@@ -5,7 +5,7 @@ anew from the attempts that are open.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dstack.model.advance import RunnerFates, advance
 from dstack.model.assigning import Held, assigned_event, attempt_of, changed_assignments
@@ -13,6 +13,7 @@ from dstack.model.job import Job, Reason
 from dstack.model.observation import Change
 from dstack.model.placing import Placement, Room, place
 from dstack.model.pool import Heartbeat, Phase, RunnerState
+from dstack.model.reuse import Answer, Lookup
 from dstack.model.tagging import tag_changes, untagged
 from dstack.model.turn import OpenAttempt, Turn, Waiting
 from dstack.model.world import Moment, RunnerView, RunView, World
@@ -24,15 +25,19 @@ SENTENCE = 200
 class Decisions:
     """`changes` belong in one atomic push, and `tags` in another: rules for tags are not to hold up anything else.
 
-    `next_at` in ticks: when to decide again if nothing happens.
-
-    `waiting` says of each job that waits for a runner (12 digits) why.
+    `next_at` in ticks: when to decide again if nothing happens. `waiting` says of each job that waits for a runner (12
+    digits) why. `lookups`, by full ids of jobs: what is to be looked up before these are placed (`World.cache`); decide
+    again then. `unsure`: the jobs for which an answer still matters. `answers`: keys that jobs answer which are
+    finished by these very changes.
     """
 
     changes: tuple[Change, ...]
     tags: tuple[Change, ...] = ()
     next_at: float | None
     waiting: Mapping[str, str]
+    lookups: Mapping[str, Lookup] = field(default_factory=dict)
+    unsure: frozenset[str] = frozenset()
+    answers: Mapping[Lookup, Answer] = field(default_factory=dict)
 
 
 def decide(world: World, now: Moment) -> Decisions:
@@ -51,6 +56,9 @@ def decide(world: World, now: Moment) -> Decisions:
         tags=tag_changes(world, [run for run in untagged(world) if _ours(run, world, fates)], now),
         next_at=_next_at(world, turns, fates, now),
         waiting=placement.waiting,
+        lookups={oid: lookup for turn in turns for oid, lookup in turn.lookups.items()},
+        unsure=frozenset(oid for turn in turns for oid in turn.unsure),
+        answers={lookup: answer for turn in turns for lookup, answer in turn.answers.items()},
     )
 
 

@@ -89,12 +89,16 @@ class Revoked(Event, frozen=True, kw_only=True, tag="revoked"):
 
 
 class Reused(Event, frozen=True, kw_only=True, tag="reused"):
-    """Controller, on a job: finished by the equal job of another run."""
+    """Controller, on a job: finished, done and ok, by the equal job (12 digits) of another run (a RunKey's text).
+
+    `manifest` is None where it declares no artifacts. `log` is the key prefix of its log, in the same store.
+    """
 
     generation: int
     run: str
     job: str
-    manifest: str
+    manifest: str | None = None
+    log: str | None = None
 
 
 class Finished(Event, frozen=True, kw_only=True, tag="finished"):

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 import msgspec
 
 from dstack.model.events import Assigned, Event
-from dstack.model.job import to_bytes
+from dstack.model.job import Job, to_bytes
 from dstack.model.observation import AppendNotes
 from dstack.model.placing import Candidate
 from dstack.model.plan import PlannedJob
 from dstack.model.pool import attempt_key
 from dstack.model.refs import CONTROLLER
+from dstack.model.reuse import Answer, Lookup, Parts, job_parts
 from dstack.model.runspec import Desired
 from dstack.model.states import desired_of
 from dstack.model.status import Status
@@ -45,7 +46,11 @@ class Waiting:
 
 @dataclass(slots=True, kw_only=True)
 class Turn:
-    """Grows while a run is advanced. `outcomes`: status and manifest of each finished job. `wakes` in ticks."""
+    """Grows while a run is advanced. `outcomes`: status and manifest of each finished job. `wakes` in ticks.
+
+    `unsure`: full ids of jobs that wait until it is known whether another stands in; `lookups` what is to be looked up
+    for some of them. `answers`: which keys are answered by what is finished in this turn.
+    """
 
     run: RunView
     now: Moment
@@ -56,6 +61,10 @@ class Turn:
     ready: list[Waiting] = field(default_factory=list)
     open: list[OpenAttempt] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
+    unsure: set[str] = field(default_factory=set)
+    lookups: dict[str, Lookup] = field(default_factory=dict)
+    answers: dict[Lookup, Answer] = field(default_factory=dict)
+    _jobs: dict[str, Job] = field(default_factory=dict)
 
     def add(self, oid: str, event: Event) -> None:
         """Append an event to the note on `oid`, with the sequence number that comes next."""
@@ -65,6 +74,17 @@ class Turn:
     def add_blob(self, planned: PlannedJob) -> None:
         """Put a job object into the notes."""
         self.blobs[planned.oid] = to_bytes(planned.job)
+
+    def parts(self, job: Job) -> Parts | None:
+        """The parts of a job's key; None where they can't be known (yet)."""
+        if not self._jobs and self.run.plan:
+            self._jobs = {planned.id: planned.job for planned in self.run.plan.jobs}
+        return job_parts(job, self.run.spec.code.contents, self._made)
+
+    def _made(self, job_id: str) -> tuple[Job, str | None] | None:
+        status, manifest = self.outcomes.get(job_id, (None, None))
+        found = self._jobs.get(job_id)
+        return (found, manifest) if found and status is Status.DONE else None
 
     def desired(self, job_id: str) -> Desired:
         """What is wanted of a job now."""

@@ -9,6 +9,7 @@ from dstack.model.observation import Assignments
 from dstack.model.plan import Plan
 from dstack.model.pool import Registration
 from dstack.model.refs import RunKey
+from dstack.model.reuse import Answer
 from dstack.model.runspec import RunSpec, Wanted
 from dstack.model.states import RunState
 
@@ -56,7 +57,8 @@ class World:
     `<job>.<attempt>` of revoked attempts to when we first saw that, in ticks: retries wait from there. `only`: decide
     for this one run alone (`--local`). `opened` maps `<job>.<attempt>` of open attempts to when we first saw them, in
     ticks. `stores`: where stores have moved, old URL → new URL. `tags` maps tags to full ids. `settled_in`: a full
-    lease has passed since our start.
+    lease has passed since our start. `cache` maps full ids of jobs to the job that stands in, or None where none does;
+    what is absent was not looked up. Without it nothing is looked up, and nothing reused.
     """
 
     repository: str
@@ -74,3 +76,4 @@ class World:
     interval: float = 0.1
     only: RunKey | None = None
     settled_in: bool = True
+    cache: Mapping[str, Answer | None] | None = None
