@@ -45,6 +45,15 @@ class Team(Pool):
         words = ["--remote", self.url, "--name", name, *options]
         self.dstack_runner(name, "config", *words)
 
+    def share(self, line: str) -> None:
+        """Add a line to the settings shared by all."""
+        config = self.folder / "config"
+        sh(self.folder, "clone", "--quiet", "--branch", "dstack/config", str(self.remote), str(config))
+        with (config / "config.yaml").open("a") as file:
+            file.write(f"{line}\n")
+        sh(config, "commit", "--quiet", "-am", line)
+        sh(config, "push", "--quiet")
+
     def dstack_runner(self, name: str, *words: str) -> None:
         self.run("dstack-runner", "--state", str(self.folder / f"{name}-state"), *words)
 

@@ -6,7 +6,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -20,8 +20,13 @@ from tests.s3_server import SECRET, S3Server, objects
 from tests.team import Team, team
 from tests.test_pool import IN_DOCKER
 
-# Seconds; `AWAY=120 pytest tests/test_team.py` does it as long as outages are.
+# Seconds; `AWAY=120 pytest tests/test_team.py` does it as long as outages are, and each of them by itself, too.
 AWAY = float(os.environ.get("AWAY", "3"))
+LONG = 30
+# A runner that is cut off for a lease is lost, and its jobs are tried again.
+LEASE = max(60, 3 * AWAY)
+# From the return to the end of the run: what was left of the job, its upload and the second job are in it.
+SOON = 30
 pytestmark = [pytest.mark.machines, pytest.mark.timeout(180 + 10 * AWAY)]
 
 COUNT = """\
@@ -106,6 +111,7 @@ def watched_processes() -> Iterator[set[bytes]]:
 @pytest.fixture
 def at(tmp_path: Path, s3: S3Server) -> Iterator[Team]:
     with team(tmp_path, COUNT, s3, "http") as made:
+        made.share(f"lease: {LEASE:g}")
         made.configure_runner("otter", "--executor", "process", "--cpu", "2")
         made.start_controller()
         made.start_runner("otter")
@@ -119,7 +125,6 @@ def begun(at: Team) -> None:
 
 def ends_well(at: Team) -> None:
     """DONE, each job once, nothing of the log lost, the same bytes on both sides."""
-    at.eventually(lambda: at.view("far").state.finished is not None, 120)
     assert at.status("far") == "DONE"
     assert "line 60" in at.dstack("logs", "far")
     assert set(at.history("far").values()) == {(1, 1)}, f"{at.history('far')}\n{at.logs()}"
@@ -130,28 +135,77 @@ def ends_well(at: Team) -> None:
     assert len(set(sums)) == 1
 
 
-def test_one_run_through_every_trouble(at: Team) -> None:
+def every_trouble(at: Team) -> None:
     at.s3_wire.rate = 4_000_000
     at.s3_wire.break_after = at.s3_wire.upstream + 9_000_000  # in the middle of the upload, whenever that is
-    begun(at)
     for _ in range(2):
         at.git_wire.break_after = at.git_wire.upstream + 900  # in the middle of a push
         time.sleep(1)
     at.git_wire.break_after = None
-    at.machine.cut()
-    time.sleep(AWAY)
-    at.machine.heal()
-    at.server.stop()
-    time.sleep(AWAY)
-    at.server.start()
-    at.s3.stop()
-    time.sleep(AWAY)
-    at.s3.start()
+    cable_in_the_job(at)
+    server(at)
+    store(at)
     at.eventually(lambda: at.s3_wire.break_after is None)
     at.s3_wire.cut()
     time.sleep(AWAY)
     at.s3_wire.rate = None
     at.s3_wire.heal()
+
+
+def server(at: Team) -> None:
+    at.server.stop()
+    time.sleep(AWAY)
+    at.server.start()
+
+
+def store(at: Team) -> None:
+    at.s3.stop()
+    time.sleep(AWAY)
+    at.s3.start()
+
+
+def store_in_the_upload(at: Team) -> None:
+    uploading(at)
+    store(at)
+
+
+def cable_in_the_job(at: Team) -> None:
+    at.machine.cut()
+    time.sleep(AWAY)
+    at.machine.heal()
+
+
+def cable_in_the_upload(at: Team) -> None:
+    uploading(at)
+    cable_in_the_job(at)
+
+
+def cable_in_a_push(at: Team) -> None:
+    at.git_wire.rate = 4_000
+    before, asked = at.git_wire.upstream, at.server.pushes()  # type: ignore[union-attr]
+    at.eventually(lambda: at.server.pushes() > asked or at.git_wire.upstream > before + 2_000)  # type: ignore[union-attr]
+    cable_in_the_job(at)
+    at.git_wire.rate = None
+
+
+def uploading(at: Team) -> None:
+    before, at.s3_wire.rate = at.s3_wire.upstream, 2_000_000
+    at.eventually(lambda: at.s3_wire.upstream > before + 6_000_000)
+
+
+# Short ones are looked at all in one.
+ALONE = (server, store_in_the_upload, cable_in_the_job, cable_in_the_upload, cable_in_a_push) if AWAY >= LONG else ()
+TROUBLES = (every_trouble, *ALONE)
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_a_run_ends_well_and_soon_after_trouble(at: Team, trouble: Callable[[Team], None]) -> None:
+    begun(at)
+    trouble(at)
+    at.s3_wire.rate = at.git_wire.rate = None
+    back = time.monotonic()
+    at.eventually(lambda: at.view("far").state.finished is not None, 120)
+    assert time.monotonic() - back < SOON, at.logs()
     ends_well(at)
 
 
