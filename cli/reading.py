@@ -19,6 +19,8 @@ from dstack.model.pool import Registration
 from dstack.model.refs import RunKey
 from dstack.model.views import Viewer
 from dstack.model.world import RunView
+from dstack.store.heartbeats import Heartbeats, Known, read_runners
+from dstack.store.store import Store
 
 
 @dataclass(slots=True)
@@ -27,6 +29,7 @@ class Reader:
 
     session: Session
     _notes: NotesReader = field(default_factory=NotesReader)
+    _beats: dict[str, Known] = field(default_factory=dict)
     _viewer: Viewer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +78,10 @@ class Reader:
                 except (Invalid, Damaged):
                     continue  # `doctor` and the controller report it
         return found
+
+    def heartbeats(self, store: Store) -> Heartbeats:
+        """All runners' heartbeats there; of those that were read before, what has changed. Raises as a store."""
+        return read_runners(store, self._beats.setdefault(store.url, {}))
 
     def _run(self, seen: Seen, name: str) -> RunRecord | BrokenRun:
         tip = seen.found[refs.run_branch(name)]

@@ -1,6 +1,6 @@
 """`dstack runners`: the machines of the pool, and which of them live."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from cli.terminal import say, tell
 from dstack.model.errors import DstackError
 from dstack.model.pool import Phase, Registration, RunnerState
 from dstack.store import heartbeats
+from dstack.store.heartbeats import Heartbeats
 from dstack.store.heartbeats import Seen as Beat
 from dstack.store.store import Store
 
@@ -81,14 +82,14 @@ def command(folder: Path, *, as_json: bool) -> None:
 
 def runner_lines(reader: Reader, seen: Seen) -> list[RunnerLine]:
     """All registered runners but the private ones of `--local` runs, by name."""
-    stores = _Stores(seen)
+    stores = _Stores(seen, reader.heartbeats)
     registrations = [one for one in reader.registrations(seen).values() if not one.private]
     return [_line(one, stores.of(one.store), seen.settings.lease) for one in sorted(registrations, key=_name)]
 
 
 def runner_line(registration: Registration, seen: Seen) -> RunnerLine:
     """One runner."""
-    return _line(registration, _Stores(seen).of(registration.store), seen.settings.lease)
+    return _line(registration, _Stores(seen, heartbeats.read_runners).of(registration.store), seen.settings.lease)
 
 
 def _name(registration: Registration) -> str:
@@ -98,9 +99,9 @@ def _name(registration: Registration) -> str:
 class _Stores:
     """The heartbeats in each store that a runner writes to; one that is away hides its own runners only."""
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: Seen, read: Callable[[Store], Heartbeats]) -> None:
         """Nothing is read yet."""
-        self._seen = seen
+        self._seen, self._read = seen, read
         self._known: dict[str, tuple[Store | None, Mapping[tuple[str, str], Beat]]] = {}
 
     def of(self, url: str) -> tuple[Store | None, Mapping[tuple[str, str], Beat]]:
@@ -108,7 +109,7 @@ class _Stores:
         if url not in self._known:
             try:
                 store = self._seen.store(url)
-                self._known[url] = (store, heartbeats.read_runners(store).seen)
+                self._known[url] = (store, self._read(store).seen)
             except DstackError as error:
                 tell(f"heartbeats can't be read: {error}")
                 self._known[url] = (None, {})

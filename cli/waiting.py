@@ -18,7 +18,6 @@ from dstack.model.observation import Observation
 from dstack.model.pool import Phase, Registration, attempt_key
 from dstack.model.status import Status
 from dstack.model.world import Moment, RunnerView, World
-from dstack.store import heartbeats
 from dstack.store.heartbeats import Seen as Beat
 from dstack.store.store import Store
 
@@ -44,7 +43,7 @@ def with_reasons(lines: Sequence[RunLine], reader: Reader, seen: Seen) -> tuple[
         return tuple(lines)
     try:
         store = seen.store()
-        beats = heartbeats.read_runners(store).seen
+        beats = reader.heartbeats(store).seen
     except DstackError as error:
         return tuple(_told(line, _Causes(nobody=str(error))) for line in lines)
     observation = reader.observation(seen, [line.run for line in lines if not line.finished], pool=True)

@@ -1,6 +1,6 @@
 """Signs of life in the store: what runners and controllers write over and over, and who was seen when."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -10,6 +10,7 @@ from dstack.model.codec import Value, decode, encode
 from dstack.model.errors import Invalid
 from dstack.model.pool import Heartbeat
 from dstack.model.runspec import Utc
+from dstack.store import parallel
 from dstack.store.store import Head, Store
 
 T = TypeVar("T")
@@ -18,6 +19,7 @@ LIMIT = 4 * 1024 * 1024
 
 # What was read of each key, and what the store said of it then.
 Known = dict[str, tuple[Head, Heartbeat]]
+_Answers = dict[str, T | Invalid | None]
 
 
 class ControllerHeartbeat(Value, frozen=True, kw_only=True):
@@ -70,16 +72,17 @@ def read_runners(store: Store, known: Known | None = None) -> Heartbeats:
 
     What is in `known` and has the same version there isn't read again; afterwards it holds what was found.
     """
+    heads = tuple(store.list(keys.RUNNERS))
+    answers: _Answers[Heartbeat] = {head.key: before for head in heads if (before := _known(known, head))}
+    answers |= _all(store, [head.key for head in heads if head.key not in answers], _runner)
     seen: dict[tuple[str, str], Seen] = {}
     problems: list[str] = []
     found: Known = {}
-    for head in store.list(keys.RUNNERS):
-        try:
-            heartbeat = _known(known, head) or _runner(store, head.key)
-        except Invalid as error:
-            problems.append(f"the heartbeat {head.key} can't be used: {error}")
-            continue
-        if heartbeat is not None:
+    for head in heads:
+        heartbeat = answers[head.key]
+        if isinstance(heartbeat, Invalid):
+            problems.append(f"the heartbeat {head.key} can't be used: {heartbeat}")
+        elif heartbeat is not None:
             found[head.key] = (head, heartbeat)
             seen[heartbeat.runner, heartbeat.instance] = Seen(heartbeat=heartbeat, modified=head.modified)
     if known is not None:
@@ -95,14 +98,14 @@ def write_controller(store: Store, heartbeat: ControllerHeartbeat) -> None:
 
 def read_controllers(store: Store) -> tuple[ControllerSeen, ...]:
     """All controllers' heartbeats that can be read, the newest first."""
-    found = []
-    for head in store.list(keys.CONTROLLERS):
-        try:
-            heartbeat = _read(store, head.key, ControllerHeartbeat)
-        except Invalid:
-            continue  # it is there for readers only: what can't be read tells them nothing
-        if heartbeat is not None:
-            found.append(ControllerSeen(heartbeat=heartbeat, modified=head.modified))
+    heads = tuple(store.list(keys.CONTROLLERS))
+    answers = _all(store, [head.key for head in heads], _controller)
+    # They are there for readers only: what can't be read tells them nothing.
+    found = [
+        ControllerSeen(heartbeat=heartbeat, modified=head.modified)
+        for head in heads
+        if isinstance(heartbeat := answers[head.key], ControllerHeartbeat)
+    ]
     return tuple(sorted(found, key=lambda one: one.modified, reverse=True))
 
 
@@ -115,6 +118,20 @@ def home(store: Store) -> ControllerSeen | None:
     return None
 
 
+def _all(store: Store, asked: Sequence[str], read: Callable[[Store, str], T | None]) -> _Answers[T]:
+    """What is at these keys, or what is wrong with it; several at once, where the store is far or they are many."""
+    answers: _Answers[T] = {}
+
+    def answer(key: str) -> None:
+        try:
+            answers[key] = read(store, key)
+        except Invalid as error:
+            answers[key] = error
+
+    parallel.each(asked, answer, width=min(store.width, (len(asked) + 1) // 2))
+    return answers
+
+
 def _known(known: Known | None, head: Head) -> Heartbeat | None:
     before, heartbeat = (known or {}).get(head.key, (None, None))
     return heartbeat if head.version and head == before else None
@@ -125,6 +142,10 @@ def _runner(store: Store, key: str) -> Heartbeat | None:
     if heartbeat is not None:
         _check(key, keys.runner_heartbeat(heartbeat.runner, heartbeat.instance))
     return heartbeat
+
+
+def _controller(store: Store, key: str) -> ControllerHeartbeat | None:
+    return _read(store, key, ControllerHeartbeat)
 
 
 def _read(store: Store, key: str, type_: type[T]) -> T | None:
