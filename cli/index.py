@@ -33,6 +33,7 @@ RUNNER_COMMANDS: Mapping[str, Listed] = {
     "config": Listed("cli.runner_config", "Set what this machine offers, and to whom"),
     "start": Listed("cli.runner_start", "Pick up jobs and run them, until interrupted"),
     "drain": Listed("cli.runner_drain", "Let it finish what it has begun, and end"),
+    "secret": Listed("cli.runner_secret", "Keep secrets for jobs that ask for them by name"),
     "install": Listed("cli.runner_install", "Write a systemd unit that starts it"),
     "uninstall": Listed("cli.runner_uninstall", "Remove the systemd unit"),
     "status": Listed("cli.runner_status", "What this machine's runner is doing"),
