@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cli.runners import RunnerLine, idle, unheeded
 from dstack.model.decide import decide
 from dstack.model.events import Assigned, Revoked
 from dstack.model.job import Reason
@@ -98,3 +99,25 @@ def test_jobs_of_the_other_executor_are_begun_and_are_not_kept_waiting_behind() 
         boxed.attempt.key: Phase.WAITING,
         plain.attempt.key: Phase.PREPARING,
     }
+
+
+def line(**told: object) -> RunnerLine:
+    """A runner as `dstack runners` lists it."""
+    plain = {
+        "runner": "otter",
+        "host": "here",
+        "status": "live",
+        "cpu": 1.0,
+        "memory": 1,
+        "labels": (),
+        "executors": (),
+    }
+    return msgspec.convert({**plain, "jobs": (), "updated_at": at(0.0).wall, **told}, RunnerLine)
+
+
+def test_a_list_of_runners_says_what_is_odd_about_them() -> None:
+    assert (idle(line()), unheeded([line()])) == ([], [])
+    assert idle(line(pauses={"docker": AWAY})) == [f"no docker jobs: {AWAY}"]
+    assert idle(line(pause="it is draining", pauses={"docker": AWAY})) == ["it is draining"]
+    (warning,) = unheeded([line(unlimited=("memory", "cpu")), line(unlimited=("memory",), status="lost")])
+    assert warning.startswith("Docker on otter does not enforce limits on memory, cpu:")

@@ -17,6 +17,7 @@ from runner.frames import STDERR, STDOUT
 from tests import docker_engine
 from tests.attempts import ended, launch, output, shows, until
 from tests.docker_engine import DockerEngine, alone
+from tests.pool import pool
 
 pytestmark = pytest.mark.docker
 
@@ -136,3 +137,34 @@ def test_a_full_disk_of_the_engine_is_told(tmp_path: Path) -> None:
         for mount in reversed(docker_engine.mounts(data)):
             subprocess.run(["umount", "--lazy", mount], check=True)
         subprocess.run(["umount", "--lazy", str(data)], check=True)
+
+
+WORKFLOWS = """
+workflows:
+- {name: plain, commands: [echo fine], resources: {cpu: 0.1}}
+- {name: boxed, image: dstack-busybox, commands: [echo fine], resources: {cpu: 0.1}}
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_runner_waits_for_its_engine_and_runs_processes_meanwhile(tmp_path: Path) -> None:
+    with alone() as engine, pool(tmp_path, WORKFLOWS, DOCKER_HOST=engine.url) as at:
+        engine.busybox()
+        end(engine, TERM)
+        at.start_controller()
+        for name, executors in (("both", ("docker", "process")), ("only", ("docker",))):
+            at.configure_runner(name, *(word for one in executors for word in ("--executor", one)))
+            at.start_runner(name)
+        at.start("boxed", "dstack", "run", "boxed", "--name", "boxed", "-y")
+        at.dstack("run", "plain", "--name", "plain", "-y")
+        at.eventually(lambda: [one["status"] for one in at.json("runners")] == ["live", "live"])
+        both, only = at.json("runners")
+        away = f"Docker can't be reached: there is no Docker engine at {engine.folder}/socket"
+        assert (both["pause"], only["pause"][: len(away)]) == ("", away)
+        assert both["pauses"]["docker"].startswith(away)
+        assert "both takes no docker jobs now" in at.json("status", "boxed")[0]["jobs"][0]["message"]
+        assert "live, no docker jobs: Docker can't be reached" in at.dstack("runners")
+        assert docker_engine.is_started(engine, [])
+        assert at.daemons["boxed"].wait(60) == 0
+        at.end()
+        assert (tmp_path / "only.log").read_text().count("no container is begun") == 1
