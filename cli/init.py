@@ -75,8 +75,8 @@ def command(  # noqa: PLR0913 (a flag each)
         code = _choose_remote(code, remote, folder)
     session = open_session(folder, code)
     seen = set_up(session, wanted=wanted)
-    if wanted and _moved(seen.settings, wanted, copied=copied) != seen.settings:
-        open_store(_moved(seen.settings, wanted).store_url or "", seen.known_repository(), create=not copied)
+    if wanted and _moved(seen.shared, wanted, copied=copied) != seen.shared:
+        open_store(_moved(seen.shared, wanted).store_url or "", seen.known_repository(), create=not copied)
         change = partial(_moved, wanted=wanted, copied=copied)
         seen = change_settings(session, change, f"Keep new runs in {store}")
     open_store(seen.store_url, seen.known_repository(), create=True)

@@ -17,8 +17,10 @@ from dstack.ledger.objects import Damaged
 from dstack.ledger.remote import Remote
 from dstack.model import refs
 from dstack.model.errors import Failed, Invalid
+from dstack.model.personal import overlaid
 from dstack.model.s3_place import moved
 from dstack.model.settings import Settings, parse_settings, settings_text
+from dstack.personal import layers_of
 from dstack.store.location import default_url, open_store
 from dstack.store.store import Store
 
@@ -57,11 +59,15 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One poll: ids by ref. `repository` is None where nobody has set dstack up."""
+    """One poll: ids by ref. `repository` is None where nobody has set dstack up.
+
+    `settings` are those that hold here, the user's own over the `shared` ones.
+    """
 
     found: Mapping[str, str]
     repository: str | None
     settings: Settings = field(default_factory=Settings)
+    shared: Settings = field(default_factory=Settings)
 
     @property
     def store_url(self) -> str:
@@ -139,4 +145,5 @@ def _seen(cache: Cache, found: Mapping[str, str]) -> Seen:
     objects = cache.objects
     repository = records.read_id(objects, found[refs.ID]) if refs.ID in found else None
     config = records.read_config(objects, found[refs.CONFIG]) if refs.CONFIG in found else None
-    return Seen(found=found, repository=repository, settings=parse_settings(config))
+    shared = parse_settings(config)
+    return Seen(found=found, repository=repository, settings=overlaid(shared, layers_of(os.environ)), shared=shared)

@@ -18,8 +18,8 @@ def change_settings(session: Session, change: Callable[[Settings], Settings], me
     """Apply the change to the settings as they are now. Raises Conflict, Failed, Unavailable."""
     for _ in range(TRIES):
         seen = session.poll()
-        wanted = change(seen.settings)
-        if wanted == seen.settings:
+        wanted = change(seen.shared)
+        if wanted == seen.shared:
             return seen
         base = seen.found.get(refs.CONFIG)
         new = records.write_config(session.cache.objects, settings_text(wanted).encode(), base, message)
