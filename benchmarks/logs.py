@@ -1,6 +1,6 @@
 """Measures logs under load: a real runner, its jobs and a reader, with the store in a real S3 server on this machine.
 
-`python -m benchmarks.logs [big] [lines] [latency] [quiet]`. It says which bounds don't hold.
+`python -m benchmarks.logs [big] [lines] [latency] [old] [quiet]`. It says which bounds don't hold.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cli.attention import Attention
 from cli.following import Tails
 from cli.lines import JobLine
 from cli.log_text import LogPrinter
@@ -33,6 +34,7 @@ RUNNER_MIB = READER_MIB = 150
 WORST_SECONDS = 1.5
 BIG = 100 * 1000 * 1000
 STAMPED = 60
+OLD_SECONDS, OLD_LINES = 150, 1800
 JOBS, RATE, SECONDS = 4, 10_000, 20
 LINE = "import sys\nfor n in range({count}):\n    sys.stdout.write(f'{{n:09}} ' + 'x' * 89 + '\\n')\n"
 PACED = """
@@ -189,6 +191,44 @@ def latency(server: S3Server, folder: Path) -> bool:
         return len(LATE) == STAMPED and max(LATE) < WORST_SECONDS
 
 
+def old(server: S3Server, folder: Path) -> bool:
+    """The same of a job that has been writing for minutes: to a reader without a sign, and to one who gives it."""
+    one = job(STAMPS.format(count=OLD_LINES, pause=0.05), "old")
+    with pool(server, folder) as (made, _):
+        made.assign(one)
+        time.sleep(OLD_SECONDS)
+        tails, key = Tails(printer=Clocked()), log_key(made, one)
+        tails.open(running(key, "old"), key, made.store)
+        _shown(tails, 5)
+        LATE.clear()
+        print(f"written for {OLD_SECONDS} s, no sign: {_told(made, key, tails, 40)}")
+        attention, begin = Attention(made.key), len(LATE)
+        attention.show(made.store)
+        try:
+            _shown(tails, 5)
+            print(f"in the first 5 s of a sign: at the latest {max(LATE[begin:]):.2f} s")
+            LATE.clear()
+            print(f"from then on: {_told(made, key, tails, 60)}")
+        finally:
+            attention.end(over=True)
+        return max(LATE) < WORST_SECONDS
+
+
+def _shown(tails: Tails, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        tails.show()
+        time.sleep(0.01)
+
+
+def _told(made: Pool, key: str, tails: Tails, seconds: int) -> str:
+    before = len(list(made.store.list(key + "/")))
+    _shown(tails, seconds)
+    pieces = len(list(made.store.list(key + "/"))) - before
+    times = f"{len(LATE)} lines shown after {statistics.median(LATE):.2f} s, at the latest {max(LATE):.2f} s"
+    return f"{times}; {60 * pieces / seconds:.0f} pieces a minute"
+
+
 def counted(made: Pool) -> list[int]:
     """Counts the requests of this process's client from now on."""
     count = [0]
@@ -218,7 +258,13 @@ def quiet(server: S3Server, folder: Path) -> bool:
         return True
 
 
-MEASURES: dict[str, Callable[[S3Server, Path], bool]] = {"big": big, "lines": lines, "latency": latency, "quiet": quiet}
+MEASURES: dict[str, Callable[[S3Server, Path], bool]] = {
+    "big": big,
+    "lines": lines,
+    "latency": latency,
+    "old": old,
+    "quiet": quiet,
+}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from cli.ago import share_text
 from cli.home import why_nobody_decides
 from cli.lines import JobLine, RunLine
 from cli.reading import Reader
@@ -15,7 +16,7 @@ from dstack.model.decide import decide
 from dstack.model.errors import DstackError
 from dstack.model.liveness import Watched
 from dstack.model.observation import Observation
-from dstack.model.pool import Phase, Registration, attempt_key
+from dstack.model.pool import Phase, Registration, Transfer, attempt_key
 from dstack.model.status import Status
 from dstack.model.world import Moment, RunnerView, World
 from dstack.store.heartbeats import Seen as Beat
@@ -25,16 +26,23 @@ _OPEN = frozenset({Status.QUEUED, Status.ASSIGNED, Status.RUNNING})
 # On a forge the note says so only with the job's end (DESIGN section 9).
 _AT_WORK = frozenset({Phase.RUNNING, Phase.UPLOADING})
 
+_TRANSFERS: Mapping[tuple[Phase | None, str], str] = {
+    (Phase.PREPARING, "image"): "pulling the image",
+    (Phase.PREPARING, "input"): "fetching inputs",
+    (Phase.UPLOADING, "artifacts"): "uploading",
+}
+
 Beats = Mapping[tuple[str, str], Beat]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Causes:
-    """`nobody`: why nothing is decided at all. `reasons` by job, `phases` by `<job>.<attempt>`."""
+    """`nobody`: why nothing is decided at all. `reasons` by job, `phases` and `transfers` by `<job>.<attempt>`."""
 
     nobody: str = ""
     reasons: Mapping[str, str] = field(default_factory=dict)
     phases: Mapping[str, Phase] = field(default_factory=dict)
+    transfers: Mapping[str, Transfer] = field(default_factory=dict)
 
 
 def with_reasons(lines: Sequence[RunLine], reader: Reader, seen: Seen) -> tuple[RunLine, ...]:
@@ -51,6 +59,7 @@ def with_reasons(lines: Sequence[RunLine], reader: Reader, seen: Seen) -> tuple[
         nobody=why_nobody_decides(seen),
         reasons=_reasons(reader, observation, world_runners(observation.runners, beats, store), seen),
         phases={key: phase for beat in beats.values() for key, phase in beat.heartbeat.attempts.items()},
+        transfers={key: one for beat in beats.values() for key, one in beat.heartbeat.transfers.items()},
     )
     return tuple(_told(line, causes) for line in lines)
 
@@ -107,7 +116,15 @@ def _why(run: RunLine, job: JobLine, causes: _Causes) -> str:
         return f"waits for the command that started it (--local, as {run.only})"
     if job.status is Status.QUEUED:
         return causes.nobody or causes.reasons.get(job.job, "is about to be assigned")
-    phase = causes.phases.get(attempt_key(job.job, job.attempt or 0))
-    if job.status is Status.ASSIGNED:
-        return "waits its turn there" if phase is Phase.WAITING else str(phase or "")
-    return "uploading" if phase is Phase.UPLOADING else ""
+    key = attempt_key(job.job, job.attempt or 0)
+    return phase_text(job.status, causes.phases.get(key), causes.transfers.get(key))
+
+
+def phase_text(status: Status, phase: Phase | None, transfer: Transfer | None) -> str:
+    """What an assigned or running job is at, where its status doesn't tell: `uploading 120/500 MB`."""
+    if phase is Phase.WAITING and status is Status.ASSIGNED:
+        return "waits its turn there"
+    if phase is not Phase.UPLOADING and status is not Status.ASSIGNED:
+        return ""
+    words = _TRANSFERS.get((phase, transfer.what)) if transfer and transfer.total > 0 else None
+    return f"{words} {share_text(transfer.done, transfer.total)}" if words and transfer else str(phase or "")

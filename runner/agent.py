@@ -211,6 +211,7 @@ class Agent:
                 pause=self._why_idle(),
                 pauses=self.lookout.pauses,
                 unlimited=self.works.unlimited,
+                transfers=self.works.transfers.shown(self._duty.held),
             )
         )
 

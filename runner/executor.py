@@ -13,6 +13,7 @@ from typing import Protocol
 from dstack.model.errors import DstackError
 from dstack.model.events import Usage
 from dstack.model.job import Job, Reason
+from dstack.store.tally import Progress, silent
 
 OUTPUT = "output"
 
@@ -35,7 +36,7 @@ class Launch:
     `key` is `<job>.<attempt>`. `tree` is the checkout on this machine (repository root), writable. `folder` is the
     attempt's own folder on this machine, where `output` and whatever the executor keeps are written. `labels` mark what
     the executor makes (run, job, attempt, runner, instance). `mounts`: what to put at absolute paths of a container.
-    `check` raises where a start that takes long is to be given up.
+    `check` raises where a start that takes long is to be given up; `progress` is told how far a pull is.
     `gpus`: indices of those it may use.
     """
 
@@ -48,6 +49,7 @@ class Launch:
     labels: Mapping[str, str] = field(default_factory=dict)
     mounts: Mapping[str, Path] = field(default_factory=dict)
     check: Callable[[], None] = _nothing
+    progress: Progress = silent
     gpus: tuple[int, ...] = ()
 
 

@@ -17,6 +17,7 @@ from runner.outcome import notice
 from runner.preparing import HeldUp
 from runner.shipment import Shipment
 from runner.telling import telling
+from runner.transfers import Watch, What
 
 T = TypeVar("T")
 
@@ -27,7 +28,8 @@ _ADVICE = "mend that and run the job again"
 class Remains:
     """What an attempt leaves behind. `find` gives its artifacts' tree; None where none are to be saved.
 
-    `memory` is a file for their digests, so that what a save that is cut short has read is not read again.
+    `memory` is a file for their digests, so that what a save that is cut short has read is not read again. `watch`: who
+    shows how far that is.
     """
 
     held: Held
@@ -35,6 +37,7 @@ class Remains:
     store: Store
     find: Callable[[], Tree] | None
     memory: Path
+    watch: Watch
 
 
 def finish(remains: Remains, cancel: Cancel, at: float) -> Kept:
@@ -83,7 +86,8 @@ def _last_words(held: Held, tree: Tree | None) -> list[str]:
 
 
 def _save(remains: Remains, tree: Tree, cancel: Cancel) -> tuple[Saved, Failure | None]:
-    declared, progress = remains.held.job.artifacts, telling(f"artifacts of {remains.held.key} saved", cancel)
+    declared, told = remains.held.job.artifacts, telling(f"artifacts of {remains.held.key} saved", cancel)
+    progress = remains.watch(What.ARTIFACTS, told)
     try:
         return save(remains.store, tree, declared, progress=progress, memory=remains.memory), None
     except Incomplete as error:

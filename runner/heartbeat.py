@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dstack.model.errors import DstackError, Failed, Invalid
-from dstack.model.pool import Capacity, Heartbeat, Phase
+from dstack.model.pool import Capacity, Heartbeat, Phase, Transfer
 from dstack.model.world import Moment
 from dstack.store.heartbeats import write_runner
 from dstack.store.store import Store
@@ -32,6 +32,8 @@ class Vitals:
     pause: str = ""
     pauses: dict[str, str] = field(default_factory=dict)
     unlimited: tuple[str, ...] = ()
+    # No news: they ride along with the beats that come anyway.
+    transfers: dict[str, Transfer] = field(default_factory=dict)
 
     @property
     def news(self) -> tuple[object, ...]:
@@ -128,6 +130,7 @@ class Heart:
                 pause=vitals.pause,
                 pauses=vitals.pauses,
                 unlimited=vitals.unlimited,
+                transfers=vitals.transfers,
                 at=now.wall,
             ),
         )

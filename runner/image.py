@@ -17,7 +17,7 @@ def ready(engine: Engine, pulls: Pulls, launch: Launch, tell: Callable[[str], No
     if found is not None and launch.job.pull is not Pull.ALWAYS:
         return found
     try:
-        pulls.pull(name, tell, launch.check)
+        pulls.pull(name, tell, launch.check, launch.progress)
     except StartFailed as error:
         if found is None or error.reason is not Reason.IMAGE_PULL or "can't be reached" not in str(error):
             raise

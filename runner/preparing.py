@@ -14,11 +14,13 @@ from dstack.model.pool import Attempt
 from dstack.model.refs import RunKey
 from dstack.store.artifacts import DiskFull, Tree, place
 from dstack.store.store import Store
+from dstack.store.tally import silent
 from runner import absolute, nvidia
 from runner.cancelling import Cancel
 from runner.executor import Executor, Launch, StartFailed
 from runner.held import Failure, Held
 from runner.telling import telling
+from runner.transfers import Watch, What
 
 LOG = logging.getLogger(__name__)
 
@@ -64,12 +66,13 @@ class HeldUp(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where and with what an attempt is executed."""
+    """Where and with what an attempt is executed. `watch`: who shows how far what takes long is."""
 
     executor: Executor
     workspaces: Workspaces
     open_store: OpenStore
     labels: Mapping[str, str]
+    watch: Watch
 
 
 def launch_of(held: Held, place_: Place, mounts: Mapping[str, Path] | None = None) -> Launch:
@@ -104,7 +107,8 @@ def prepare(held: Held, place_: Place, cancel: Cancel) -> None:
         artifacts = _place_all(held, place_, cancel)
         cancel.check()
         mounts = absolute.mounts(place_.workspaces.folder(held.key), artifacts)
-        place_.executor.start(replace(launch_of(held, place_, mounts), check=cancel.check))
+        pulled = place_.watch(What.IMAGE, silent)
+        place_.executor.start(replace(launch_of(held, place_, mounts), check=cancel.check, progress=pulled))
     except Unavailable as error:
         raise HeldUp(Failure(reason=Reason.INTERNAL, message=f"it could not be started: {error}")) from error
     except OSError as error:
@@ -122,7 +126,8 @@ def _place_all(held: Held, place_: Place, cancel: Cancel) -> tuple[str, ...]:
         cancel.check()
         with _Step(Reason.INPUT_MISSING, "an input could not be put in place"):
             store = place_.open_store(attempt.store)
-            progress = telling(f"input {digest[:12]} of {held.key} put in place", cancel)
+            told = telling(f"input {digest[:12]} of {held.key} put in place", cancel)
+            progress = place_.watch(What.INPUT, told)
             artifacts += place(store, digest, tree, under=under, progress=progress).artifacts
     return tuple(artifacts)
 

@@ -39,14 +39,23 @@ class Progress:
             now = replace(now, come=come, size=max(size, come))
         return Progress({**self.layers, name: now})
 
+    @property
+    def come(self) -> int:
+        """Bytes that have come, of all layers."""
+        return sum(layer.come for layer in self.layers.values())
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers whose size was told."""
+        return sum(layer.size for layer in self.layers.values())
+
     def __str__(self) -> str:
         """For a log: `3 of 7 layers, 45 of 120 MB`. Layers whose size nobody has told yet don't count in MB."""
         if not self.layers:
             return "asking the registry"
         layers = self.layers.values()
         text = f"{sum(layer.here for layer in layers)} of {len(layers)} layers"
-        size = sum(layer.size for layer in layers)
-        return f"{text}, {sum(layer.come for layer in layers) // MEGA} of {-(-size // MEGA)} MB" if size else text
+        return f"{text}, {self.come // MEGA} of {-(-self.size // MEGA)} MB" if self.size else text
 
 
 def _number(value: object) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from dstack.model.errors import DstackError, Unavailable
 from dstack.model.job import Reason
+from dstack.store import tally
 from runner.engine import Engine
 from runner.engine_values import Refused
 from runner.executor import StartFailed
@@ -81,14 +82,17 @@ class Pulls:
         self._lock = threading.Lock()
         self._under_way: dict[str, Pull] = {}
 
-    def pull(self, name: str, tell: Callable[[str], None], check: Callable[[], None]) -> None:
+    def pull(
+        self, name: str, tell: Callable[[str], None], check: Callable[[], None], watch: tally.Progress = tally.silent
+    ) -> None:
         """Wait until it is here. `tell` gets a line now and then; `check` raises where waiting is to end.
 
+        `watch` is told the bytes that have come, and those known so far.
         Raises StartFailed, Unavailable, and what `check` raises.
         """
         one = self._joined(name)
         try:
-            _wait(one, name, tell, check)
+            _wait(one, name, tell, lambda: _looked(one, check, watch))
         finally:
             self._left(name, one)
         if isinstance(one.error, StartFailed):
@@ -111,6 +115,13 @@ class Pulls:
                 one.stop()
                 if self._under_way.get(name) is one:
                     del self._under_way[name]
+
+
+def _looked(one: Pull, check: Callable[[], None], watch: tally.Progress) -> None:
+    check()
+    progress = one.progress
+    if isinstance(progress, Progress):
+        watch(progress.come, progress.size)
 
 
 def _wait(one: Pull, name: str, tell: Callable[[str], None], check: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from dstack.model.errors import DstackError, Invalid
@@ -25,6 +26,7 @@ from runner.lanes import Lane, Lanes
 from runner.logship import LogShip
 from runner.preparing import HeldUp, OpenStore, Place, Workspaces, launch_of, prepare
 from runner.shipment import Shipment, say
+from runner.transfers import Transfers
 
 LOG = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Works:
         self.found: Mapping[str, tuple[int, ...]] = {}
         self.logs = LogShip(lambda: tools.clock().ticks)
         self._followers = Followers(tools.open_store)
+        self.transfers = Transfers()
 
     def do(self, action: Action) -> None:
         """Begin it. A signal that an engine can't take now is lost; a KILL is sent again."""
@@ -153,7 +156,9 @@ class Works:
         cancel = self._cancels[held.key] = Cancel()
 
         def run() -> None:
-            self._post(held.key, self._outcome(held, lambda: work(held, cancel), failed))
+            outcome = self._outcome(held, lambda: work(held, cancel), failed)
+            self.transfers.forget(held.key)
+            self._post(held.key, outcome)
 
         self._tools.lanes.run(lane, run)
 
@@ -190,7 +195,14 @@ class Works:
         shipment, store = self._shipment(held), self._tools.open_store
         try:
             memory = self._tools.workspaces.folder(held.key) / DIGESTS
-            remains = Remains(held=held, shipment=shipment, store=store(held.attempt.store), find=find, memory=memory)
+            remains = Remains(
+                held=held,
+                shipment=shipment,
+                store=store(held.attempt.store),
+                find=find,
+                memory=memory,
+                watch=partial(self.transfers.watch, held.key),
+            )
         except DstackError as error:
             message = f"the store {held.attempt.store} can't be used: {error}"
             raise HeldUp(Failure(reason=Reason.UPLOAD_FAILED, message=message)) from error
@@ -249,7 +261,11 @@ class Works:
     def _place(self, held: Held) -> Place:
         tools = self._tools
         return Place(
-            executor=self._executor(held), workspaces=tools.workspaces, open_store=tools.open_store, labels=tools.labels
+            executor=self._executor(held),
+            workspaces=tools.workspaces,
+            open_store=tools.open_store,
+            labels=tools.labels,
+            watch=partial(self.transfers.watch, held.key),
         )
 
     def _tree(self, held: Held) -> Tree:

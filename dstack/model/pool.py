@@ -58,6 +58,14 @@ class Registration(Value, frozen=True, kw_only=True):
     at: Utc
 
 
+class Transfer(Value, frozen=True, kw_only=True):
+    """How far something large is: bytes done, of how many known so far. `what`: image, input, artifacts."""
+
+    what: str
+    done: int
+    total: int
+
+
 class Heartbeat(Value, frozen=True, kw_only=True):
     """`runners/<runner>.<instance>.json` in the store.
 
@@ -65,6 +73,7 @@ class Heartbeat(Value, frozen=True, kw_only=True):
     successful polls of the remote. `retry_after`: seconds the remote told the runner to stay away. `pause`: why this
     start begins nothing for now, so that attempts named as waiting may be taken back; empty while it does. `pauses`:
     the same of single executors, by name. `unlimited`: resources whose limits its Docker takes and does not enforce.
+    `transfers`: of attempts that fetch or send now, by `<job>.<attempt>`, as of this beat; for people only.
     """
 
     version: int = 1
@@ -80,6 +89,7 @@ class Heartbeat(Value, frozen=True, kw_only=True):
     pause: str = ""
     pauses: dict[str, str] = {}
     unlimited: tuple[str, ...] = ()
+    transfers: dict[str, Transfer] = {}
     at: Utc
 
 
