@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from controller.cache import StoreCache
 from controller.pulse import StorePulse
 from controller.turn import Controller
 from dstack.ledger.ledger import Ledger
@@ -53,6 +54,7 @@ class ControllerDaemon:
         self.controller = Controller(
             ledger=self._ledger,
             pulse=self._pulse,
+            cache=StoreCache(open_store=self._pulse.opened),
             store=parts.store,
             entropy=lambda: secrets.token_hex(NONCE_BYTES),
             jitter=random.random,

@@ -41,7 +41,7 @@ class StorePulse:
         away: set[str] = set()
         for url in sorted(urls):
             try:
-                found = read_runners(self._store(url), self._known.setdefault(url, {}))
+                found = read_runners(self.opened(url), self._known.setdefault(url, {}))
             except DstackError as error:
                 away.add(url)
                 problems.append(f"heartbeats can't be read: {error}")
@@ -60,14 +60,15 @@ class StorePulse:
         heartbeat = ControllerHeartbeat(
             controller=self.controller, host=platform.node(), beats=self._beats, lease=lease, at=now.wall
         )
-        write_controller(self._store(self.own), heartbeat)
+        write_controller(self.opened(self.own), heartbeat)
 
     def end(self) -> None:
         """Take the controller's own sign of life away."""
         if self._beats:
-            self._store(self.own).delete(keys.controller_heartbeat(self.controller))
+            self.opened(self.own).delete(keys.controller_heartbeat(self.controller))
 
-    def _store(self, url: str) -> Store:
+    def opened(self, url: str) -> Store:
+        """The store at this URL, which stays open. Raises DstackError."""
         if url not in self._stores:
             self._stores[url] = self.open_store(url)
         return self._stores[url]

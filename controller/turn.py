@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from controller.backoff import Backoff, Refusals
+from controller.reusing import Cache, NoCache, Reuse
 from controller.trouble import Trouble
 from dstack.ledger.ledger import Ledger
 from dstack.model import refs
 from dstack.model.bucket import FORGE_CONTROLLER, Bucket
-from dstack.model.decide import Decisions, decide
+from dstack.model.decide import Decisions
 from dstack.model.errors import DstackError, Invalid, Unavailable
 from dstack.model.groups import independent_groups
 from dstack.model.liveness import Sight, Watch, watch
@@ -27,6 +28,8 @@ LOG = logging.getLogger(__name__)
 
 # Who looks at heartbeats more rarely can't tell a silent runner from its own sleep, and is itself taken for dead.
 LOOKS_PER_LEASE = 4
+# What could not be looked up in this turn.
+LOOK_AGAIN_SECONDS = 0.1
 
 _NOTHING_TO_DO = Pushed(outcomes={})
 
@@ -56,7 +59,7 @@ class Controller:
     """One controller: `step` is called whenever something may have changed. Several may work on one remote.
 
     `store` is where new runs' bytes go unless the shared settings say otherwise. `entropy` gives fresh random text, and
-    `jitter` a fresh number from 0 to 1. `only`: decide for one run alone.
+    `jitter` a fresh number from 0 to 1. `cache` answers which jobs may be reused. `only`: decide for one run alone.
     """
 
     ledger: Ledger
@@ -65,12 +68,14 @@ class Controller:
     entropy: Callable[[], str]
     jitter: Callable[[], float]
     bucket: Bucket
+    cache: Cache = field(default_factory=NoCache)
     only: RunKey | None = None
     settings: Settings = field(default_factory=Settings)
     began: float | None = None
     turns: int = 0
     pushes: int = 0
     _viewer: Viewer = field(init=False)
+    _reuse: Reuse = field(init=False)
     _pace: tuple[float, int] = field(init=False)
     _looked: float | None = None
     _watch: Watch = field(default_factory=Watch)
@@ -84,6 +89,7 @@ class Controller:
     def __post_init__(self) -> None:
         """The memory of what was folded belongs to this controller."""
         self._viewer = Viewer(self.ledger.job)
+        self._reuse = Reuse(self.cache)
         self._pace = (self.bucket.interval, self.bucket.burst)
 
     def step(self, now: Moment) -> float | None:
@@ -114,7 +120,7 @@ class Controller:
         self._trouble.passed_over(seen.problems)
         self._configure(seen, now)
         world = self._world(seen, now)
-        decisions = decide(world, now)
+        decisions = self._reuse.decide(world, now)
         changes = (*decisions.changes, *self._forget(seen, now))
         if (token := self.bucket.ready_at(now.ticks) - now.ticks) > 0:
             self._beat(now)
@@ -185,13 +191,17 @@ class Controller:
         pushed = self._push(changes, seen, now) if changes else _NOTHING_TO_DO
         if pushed.won:
             self._backoff = Backoff()
-            self._refusals.forget(changes)
-            _log(changes)
+            self._accepted(changes, now)
             return None
         if Outcome.LOST in pushed.outcomes.values():
             self._backoff = self._backoff.after_conflict(now.ticks, self.jitter())
             return self._backoff.until - now.ticks
         return self._narrow(changes, seen, now, pushed)
+
+    def _accepted(self, changes: tuple[Change, ...], now: Moment) -> None:
+        self._refusals.forget(changes)
+        _log(changes)
+        self._reuse.accepted(changes, now)
 
     def _narrow(self, changes: tuple[Change, ...], seen: Observation, now: Moment, pushed: Pushed) -> float | None:
         """A rule or a lock refused the turn: send its independent parts again; a part that fails waits alone."""
@@ -199,8 +209,7 @@ class Controller:
         for group in groups:
             result = self._push(tuple(group), seen, now) if len(groups) > 1 else pushed
             if result.won:
-                self._refusals.forget(group)
-                _log(tuple(group))
+                self._accepted(tuple(group), now)
             elif Outcome.LOST not in result.outcomes.values():
                 self._refusals.add(group, now.ticks, self.jitter())
                 reasons = "; ".join(sorted(set(result.reasons.values()))) or "no reason given"
@@ -244,7 +253,8 @@ def _settled(runs: tuple[RunView, ...], before: Mapping[str, float], now: float)
 
 def _earliest(due: float | None, decisions: Decisions, refusals: Refusals, now: Moment) -> float:
     moments = [moment - now.ticks for moment in (decisions.next_at, refusals.next_at(now.ticks)) if moment is not None]
-    return min((*moments, *([due] if due is not None else [])), default=math.inf)
+    again = [LOOK_AGAIN_SECONDS] if decisions.lookups else []
+    return min((*moments, *again, *([due] if due is not None else [])), default=math.inf)
 
 
 def _log(changes: tuple[Change, ...]) -> None:

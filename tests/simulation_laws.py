@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator
 
 from dstack.ledger.memory import MemoryLedger, MemoryRemote
 from dstack.model import refs
-from dstack.model.events import Assigned, Ended, Event, Finished, Revoked
+from dstack.model.events import Assigned, Ended, Event, Finished, Reused, Revoked
 from dstack.model.observation import Notes
+from dstack.model.past import Past
 from dstack.model.refs import CONTROLLER, RunKey
+from dstack.model.status import Status
 from dstack.model.views import Viewer
 from dstack.model.world import RunView
 from tests.simulated_runner import Machine
@@ -17,11 +19,16 @@ def broken_laws(remote: MemoryRemote, deleted: set[str], machines: Iterable[Mach
     seen = MemoryLedger(remote).observe()
     views = Viewer(remote.blobs.get).views(seen)
     problems = [] if finished else [f"never ends: {_unfinished(views, deleted)}, {_processes(machines)}"]
+    past = Past(views)
     for view in views:
         for planned in view.plan.jobs if view.plan else ():
             history = _events(remote, view.key, CONTROLLER, planned.oid)
             problems.extend(
-                f"{view.key} {planned.id}: {law}" for law in _job_laws(remote, view.key, planned.oid, history)
+                f"{view.key} {planned.id}: {law}"
+                for law in (
+                    *_job_laws(remote, view.key, planned.oid, history),
+                    *_reuse_laws(view, planned.id, history, views, past),
+                )
             )
         if view.state.finished and view.plan:
             loose = [job.id for job in view.plan.jobs if not view.state.job(job.id).finished]
@@ -30,7 +37,7 @@ def broken_laws(remote: MemoryRemote, deleted: set[str], machines: Iterable[Mach
 
 
 def _job_laws(remote: MemoryRemote, key: RunKey, oid: str, history: list[Event]) -> Iterator[str]:
-    ends = [event for event in history if isinstance(event, Finished)]
+    ends = [event for event in history if isinstance(event, Finished | Reused)]
     if len(ends) > 1:
         yield f"finished {len(ends)} times in a generation"
     if [event.seq for event in history] != list(range(1, len(history) + 1)):
@@ -39,9 +46,27 @@ def _job_laws(remote: MemoryRemote, key: RunKey, oid: str, history: list[Event])
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"its attempts are numbered {numbers}"
     for end in ends:
-        if end.attempt is not None and not _revoked(history, end.attempt):
+        if isinstance(end, Finished) and end.attempt is not None and not _revoked(history, end.attempt):
             yield from _claim_laws(remote, key, oid, history, end)
     yield from _one_at_a_time(history)
+
+
+def _reuse_laws(view: RunView, job: str, history: list[Event], views: Iterable[RunView], past: Past) -> Iterator[str]:
+    """A job that stands in was DONE by an attempt, has the same key, and made what is taken over."""
+    for event in history:
+        if not isinstance(event, Reused):
+            continue
+        if any(isinstance(other, Assigned) for other in history):
+            yield "reused though it had an attempt"
+        origin = next((one for one in views if str(one.key) == event.run), None)
+        if origin is None:
+            continue  # its branch was deleted by hand
+        end = origin.state.job(event.job).finished
+        if not isinstance(end, Finished) or end.status is not Status.DONE or end.manifest != event.manifest:
+            yield f"reused from {event.run} {event.job}, which ended so: {end}"
+        mine, theirs = past.parts(str(view.key), job), past.parts(event.run, event.job)
+        if mine is None or theirs is None or mine.key != theirs.key:
+            yield f"reused from {event.run} {event.job}, whose key is another: {mine} and {theirs}"
 
 
 def _claim_laws(remote: MemoryRemote, key: RunKey, oid: str, history: list[Event], end: Finished) -> Iterator[str]:
@@ -74,7 +99,7 @@ def _one_at_a_time(history: list[Event]) -> Iterator[str]:
             open_attempt = event.attempt
         elif isinstance(event, Revoked):
             open_attempt = None
-        elif isinstance(event, Finished):
+        elif isinstance(event, Finished | Reused):
             over = True
 
 
@@ -93,3 +118,9 @@ def _unfinished(views: Iterable[RunView], deleted: set[str]) -> list[str]:
 
 def _processes(machines: Iterable[Machine]) -> list[str]:
     return [f"{machine.name} runs {key}" for machine in machines for key in machine.processes]
+
+
+def reused(remote: MemoryRemote) -> int:
+    """How many jobs were."""
+    views = Viewer(remote.blobs.get).views(MemoryLedger(remote).observe())
+    return sum(isinstance(state.finished, Reused) for view in views for state in view.state.jobs.values())

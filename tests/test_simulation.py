@@ -5,6 +5,7 @@ import os
 import pytest
 
 from tests.simulation import Simulation
+from tests.simulation_laws import reused
 
 SEEDS = int(os.environ.get("SEEDS", "300"))
 BATCH = 20
@@ -21,6 +22,13 @@ def test_a_seed_plays_the_same_each_time() -> None:
     one, other = Simulation(7), Simulation(7)
     assert one.play() == other.play()
     assert (one.steps, one.now, one.starts) == (other.steps, other.now, other.starts)
+
+
+def test_finished_jobs_stand_in_for_others() -> None:
+    """What the laws say of reuse is said of something."""
+    played = [Simulation(seed) for seed in range(30)]
+    assert [problem for one in played for problem in one.play()] == []
+    assert sum(reused(one.remote) for one in played) > 20
 
 
 def test_without_leases_the_laws_break() -> None:
