@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli.index import COMMANDS
-from dstack.model import vocabulary
+from dstack.model import language
 from dstack.model.job import Reason
 from dstack.model.settings import Settings
 from dstack.model.status import Status
@@ -77,12 +77,12 @@ def first_cells(page: str, heading: str) -> list[str]:
 
 def test_the_reference_has_every_key_and_no_other() -> None:
     cells = first_cells("docs/workflows.md", "`.dstack/workflows.yaml`")
-    assert cells == list(vocabulary.NOW)
+    assert cells == list(language.WORKFLOW)
 
 
 def test_the_reference_names_what_is_not_yet_supported() -> None:
     text = (ROOT / "docs/workflows.md").read_text().partition("**Not yet supported**")[2].partition("\n\n")[0]
-    assert set(re.findall(r"`([\w-]+)`", text)) >= vocabulary.LATER | vocabulary.RESOURCES_LATER
+    assert set(re.findall(r"`([\w-]+)`", text)) == language.LATER
 
 
 def test_every_shared_setting_is_explained() -> None:

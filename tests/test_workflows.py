@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from dstack.model.errors import Invalid
 from dstack.model.folder_paths import collisions, inner_path, joined
-from dstack.model.job import Gpus, Pull, Reason, Resources, Retry
+from dstack.model.job import Gpus, Pull, Reason, Resources, Retry, Shell, Volume
 from dstack.model.names import looks_secret
+from dstack.model.workflow import TagNeed
 from dstack.model.workflows import MAX_WORKFLOWS, Workflow, parse_workflows
 
 WHOLE = b"""
@@ -27,15 +28,25 @@ workflows:
     commands: |
       echo hi
       python train.py $variables_as_args
-    depends-on: [prepare]
-    artifacts: [model, /out]
-    resources: {cpu: {count: 2}, memory: 4GB, shm-size: 512MiB}
+    depends-on: {workflows: [prepare, raw:v1.0], repo: {include: [src/, '*.py']}}
+    artifacts: [{path: model/, save: 10m}, /out, {path: log}]
+    resources: {cpu: {count: 2}, memory: 4GB, shm-size: 512MiB, interruptible: true}
     env: [A=3.10, B=, C]
     timeout: 2h30m
     stop-grace: 5s
     retry: {attempts: 3, on: [lost, exit], backoff: 10s}
-    matrix: {lr: [0.10, 1e-2], on: [yes]}
+    matrix:
+      lr: [0.10, 1e-2]
+      on: [yes]
+      exclude: [{lr: 0.10}]
+      include: [{on: 'no', lr: 0.10}]
+    max-parallel: 2
     cache: false
+    shell: bash
+    secrets: [HF_TOKEN]
+    volumes: [imagenet:/data:ro, models:m]
+    cache-dirs: [/root/.cache/pip, .cache]
+    metrics: [model/m.json]
 """
 
 
@@ -65,14 +76,25 @@ def test_every_key_is_read() -> None:
         image="registry.example.org:5000/python:3.12-slim@sha256:abc",
         pull=Pull.ALWAYS,
         commands=("echo hi\npython train.py $variables_as_args\n",),
+        shell=Shell.BASH,
         depends_on=("prepare",),
-        artifacts=("model", "/out"),
-        resources=Resources(cpu=2, memory=4_000_000_000, shm_size=512 * 2**20),
+        tag_needs=(TagNeed(workflow="raw", tag="v1.0"),),
+        include=("src/", "*.py"),
+        artifacts=("model", "/out", "log"),
+        saves={"model": 600},
+        metrics=("model/m.json",),
+        secrets=("HF_TOKEN",),
+        volumes=(Volume(name="imagenet", path="/data", read_only=True), Volume(name="models", path="m")),
+        cache_dirs=("/root/.cache/pip", ".cache"),
+        resources=Resources(cpu=2, memory=4_000_000_000, shm_size=512 * 2**20, interruptible=True),
         environment={"A": "3.10", "B": "", "C": None},
         timeout=9000,
         stop_grace=5,
         retry=Retry(attempts=3, on=(Reason.LOST, Reason.EXIT), backoff=10),
         matrix={"lr": ("0.10", "1e-2"), "on": ("yes",)},
+        matrix_include=({"lr": "0.10", "on": "no"},),
+        matrix_exclude=({"lr": "0.10"},),
+        max_parallel=2,
         cache=False,
     )
 
@@ -121,13 +143,41 @@ def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
         ("deps: [b]", "3:3", "write `depends-on: [workflow]`"),
         ("setup: [b]", "3:3", "beginning of `commands`"),
         ("ports: 3", "3:3", "there is no replacement yet"),
-        *(
-            (f"{key}: x", "3:3", f"`{key}` is not yet supported")
-            for key in ("shell", "secrets", "volumes", "cache-dirs")
-        ),
-        *((f"{key}: x", "3:3", f"`{key}` is not yet supported") for key in ("metrics", "max-parallel", "on")),
-        ("max_parallel: 3", "3:3", "`max-parallel` is not yet supported"),
-        ("resources: {interruptible: true}", "3:15", "`interruptible` is not yet supported"),
+        ("on: push", "3:3", "`on` is not yet supported by this version of dstack: leave it out"),
+        ("max_parallel: 3", "3:3", "the key is written `max-parallel`"),
+        ("max-parallel: 0", "3:17", "a whole number from 1 to 10000"),
+        ("shell: bsh", "3:10", "`shell` is sh or bash, not 'bsh' (did you mean 'bash'?)"),
+        ("resources: {interruptible: maybe}", "3:30", "must be true or false"),
+        ("secrets: TOKEN", "3:12", "must be a list"),
+        ("secrets: [A-B]", "3:13", "secret 'A-B': use a letter, then letters, digits or `_`"),
+        ("secrets: [TOKEN=abc]", "3:13", "name it alone, its value is set by `dstack-runner secret set TOKEN`"),
+        ("secrets: [DSTACK_X]", "3:13", "it is set by dstack itself"),
+        ("secrets: [A, B, A]", "3:19", "the secret 'A' stands here for the second time"),
+        ("secrets: [Token, TOKEN]", "3:20", "'Token' and 'TOKEN' differ in upper and lower case only"),
+        ("secrets: [AB]\n  env: {AB: x, B: y}", "3:13", "'AB' is both a secret and in `env`"),
+        ("secrets: [LR]\n  matrix: {lr: [1]}", "3:13", "what the matrix name 'lr' becomes for commands"),
+        (f"secrets: [{', '.join(f'A{n}' for n in range(101))}]", "3:12", "101 secrets are too many"),
+        ("volumes: [data]", "3:13", "write NAME:PATH, or NAME:PATH:ro"),
+        ("volumes: ['data:']", "3:13", "write NAME:PATH, or NAME:PATH:ro"),
+        ("volumes: ['data:x:rw']", "3:13", "write NAME:PATH, or NAME:PATH:ro"),
+        ("volumes: ['data:x:ro:']", "3:13", "write NAME:PATH, or NAME:PATH:ro"),
+        ("volumes: ['a b:x']", "3:13", "'a b' can't be the name of a volume"),
+        ("volumes: ['data:/data']", "3:13", "only with an `image`"),
+        ("volumes: ['data:../x']", "3:13", "leaves the folder"),
+        ("volumes: ['data:.']", "3:13", "can't take the place of '.'"),
+        ("volumes: ['data:/workflow']\n  image: x", "3:13", "can't take the place of '/workflow'"),
+        ("volumes: ['data:/proc/x']\n  image: x", "3:13", "can't take the place of '/proc/x'"),
+        ("volumes: ['a:x', 'a:./x/:ro']", "3:12", "a volume stands here for the second time"),
+        ("volumes: ['a:x', 'b:./x/']", "3:12", "the volume a and the volume b can't be at one place: 'x'"),
+        ("volumes: ['a:x', 'b:x/y']", "3:12", "can't be at one place: 'x/y', inside 'x'"),
+        ("volumes: ['data:x', 'Data:y']", "3:12", "the volumes 'data' and 'Data' differ in upper and lower case only"),
+        ("volumes: ['data:x']\n  artifacts: [x/y]", "3:12", "the volume data and `artifacts` can't be at one place"),
+        ("image: x\n  volumes: ['a:/workflow/s/x']\n  working-dir: s\n  artifacts: [x]", "4:12", "at one place: 's/x'"),
+        ("cache-dirs: [x]\n  artifacts: [.]", "3:15", "`artifacts` and 'x' of `cache-dirs` can't be at one place"),
+        ("cache-dirs: [~/.cache]", "3:16", "leaves the folder"),
+        ("cache-dirs: ['*']", "3:16", "aren't replaced in paths"),
+        ("metrics: [m.json]", "3:13", "'m.json' is not among the artifacts"),
+        ("metrics: [out2/m.json]\n  artifacts: [out]", "3:13", "name it, or its folder, in `artifacts`"),
         ("resources: {gpu: -1}", "3:20", "whole number from 0"),
         ("resources: {gpu: 1, v100/gpu: 1}", "3:23", "GPUs of one kind"),
         ("resources: {v100/gpu: 1, t4/gpu: 2}", "3:28", "v100/gpu stands here already"),
@@ -143,7 +193,12 @@ def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
         ("resources: {cpu: .inf}", "3:20", "a number above 0"),
         ("resources: {cpu: {n: 1}}", "3:21", "unknown key 'n' in `cpu`"),
         ("resources: 4", "3:14", "must be a mapping"),
-        ("artifacts: [{path: a, save: 10m}]", "3:15", "is not yet supported: write the path alone"),
+        ("artifacts: [{path: a, save: 10}]", "3:31", "`save`: '10' is no duration: say the unit"),
+        ("artifacts: [{path: a, save: 10ms}]", "3:31", "`save` must be at least 1s"),
+        ("artifacts: [{save: 10m}]", "3:15", "this artifact has no `path`"),
+        ("artifacts: [{path: a, every: 10m}]", "3:25", "unknown key 'every' in an artifact"),
+        ("artifacts: [{path: ../a}]", "3:22", "leaves the folder"),
+        ("artifacts: [{path: a, save: 1m}, {path: a, save: 2m}]", "3:14", "'a' is saved at two intervals"),
         ("artifacts: a", "3:14", "must be a list"),
         ("artifacts: [../a]", "3:15", "leaves the folder"),
         ("artifacts: [a/../b]", "3:15", "leaves the folder"),
@@ -156,11 +211,28 @@ def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
         ("artifacts: [/]\n  image: x", "3:15", "the whole file system"),
         (f"artifacts: [{'a' * 256}]", "3:15", "longer than a path can be"),
         (f"artifacts: [{', '.join(f'a{n}' for n in range(201))}]", "3:14", "201 artifacts are too many"),
-        (f"matrix: {{a: [{'x' * 100_001}]}}", "3:15", "the value has 100001 bytes"),
+        (f"matrix: {{a: [{'x' * 100_001}]}}", "3:16", "the value has 100001 bytes"),
         ("working-dir: ../x", "3:16", "leaves the folder"),
         ("working-dir: /x", "3:16", "is absolute"),
-        ("depends-on: [prepare:latest]", "3:16", "a dependency on a tag ('prepare:latest') is not yet supported"),
-        ("depends-on: {workflows: [b]}", "3:15", "as an object is not yet supported"),
+        ("depends-on: ['b:']", "3:16", "'b:', read as `workflow:tag`: '' can't be a tag: use 1 to 63 letters"),
+        ("depends-on: [b:.x]", "3:16", "'.x' can't be a tag"),
+        ("depends-on: [b:a.lock]", "3:16", "'a.lock' can't be a tag"),
+        ("depends-on: [B:x]", "3:16", "'B' can't name a workflow"),
+        ("depends-on: [b:x, b:y]", "3:21", "'b:x' and 'b:y' would bring the same artifacts: name one of them"),
+        ("depends-on: [b:x, b:x]", "3:21", "'b:x' stands here for the second time"),
+        ("depends-on: {}", "3:15", "`depends-on` is empty"),
+        ("depends-on: {workflow: [b]}", "3:16", "unknown key 'workflow' in `depends-on` (did you mean 'workflows'?)"),
+        ("depends-on: {workflows: b}", "3:27", "must be a list"),
+        ("depends-on: {workflows: [b, b]}", "3:31", "stands here for the second time"),
+        ("depends-on: {repo: [src]}", "3:22", "`repo` must be a mapping"),
+        ("depends-on: {repo: {}}", "3:22", "`repo` has no `include`"),
+        ("depends-on: {repo: {include: []}}", "3:32", "`include` is empty"),
+        ("depends-on: {repo: {include: [/src]}}", "3:33", "'/src' can't be a glob: write a path from the top"),
+        (
+            "depends-on: {repo: {include: [a], exclude: [src]}}",
+            "3:37",
+            "unknown key 'exclude' in `repo` (did you mean 'include'?)",
+        ),
         ("depends-on: b", "3:15", "must be a list"),
         ("depends-on: [a]", "2:9", "these workflows wait for each other: a → a"),
         ("depends-on: [b, b]", "3:19", "stands here for the second time"),
@@ -192,7 +264,25 @@ def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
         ("matrix: {a: []}", "3:15", "has no values"),
         ("matrix: {a: [1, 1]}", "3:15", "has a value twice"),
         ("matrix: {a: [[1]]}", "3:16", "must be a text, not a list"),
-        ("matrix: {include: [1]}", "3:12", "`include` in `matrix` is not yet supported"),
+        ("matrix: {include: [1]}", "3:22", "a combination of `include` must be a mapping"),
+        ("matrix: {include: {a: 1}}", "3:21", "`include` must be a list"),
+        ("matrix: {include: [{}]}", "3:22", "must name values, like `{lr: 0.1}`"),
+        ("matrix: {include: [{a: 1}, {b: 1}]}", "3:31", "`include` names 'b', which the matrix doesn't have; it has a"),
+        ("matrix: {include: [{a: 1, b: 1}, {b: 1}]}", "3:36", "a value for every name: a is missing"),
+        ("matrix: {lr: [1], include: [{lrr: 1}]}", "3:32", "(did you mean 'lr'?)"),
+        ("matrix: {a: [1], b: [1], include: [{a: 2}]}", "3:38", "a value for every name: b is missing"),
+        ("matrix: {a: [1], include: [{a: 1}]}", "3:30", "this combination is in the matrix already"),
+        ("matrix: {include: [{a: 1}, {a: 1}]}", "3:30", "this combination is in the matrix already"),
+        ("matrix: {include: [{path: 1}]}", "3:23", "it would replace $PATH"),
+        ("matrix: {include: [{a: }]}", "3:26", "must be a text, not null"),
+        ("matrix: {a: [1, 2], exclude: [{a: 3}]}", "3:33", "`exclude` names 'a=3'; the values of a are '1', '2'"),
+        (
+            "matrix: {a: [1, 2], exclude: [{b: 3}]}",
+            "3:34",
+            "`exclude` names 'b', which the matrix doesn't have; it has a",
+        ),
+        ("matrix: {a: [1, 2], exclude: [{}]}", "3:33", "must name values"),
+        ("matrix: {exclude: [{a: 1}]}", "3:21", "`exclude` leaves out of lists, and there is none"),
         ("matrix: {a-b: [1], a_b: [1]}", "3:11", "one and the same for commands"),
         ("matrix: {path: [1]}", "3:12", "it would replace $PATH"),
         ("matrix: {job-id: [1]}", "3:12", "set by dstack itself"),

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator
 
 from dstack.model.errors import Invalid
 
+CONTAINER_TREE = "/workflow"  # where the repository lies in a container
+
 
 def inner_path(text: str, *, absolute: bool = False) -> str:
     """The path without `.` parts and needless slashes. Raises Invalid where it could leave the folder.
@@ -35,6 +37,11 @@ def joined(folder: str, path: str) -> str:
     return folder if path == "." else f"{folder}/{path}"
 
 
+def is_within(path: str, folder: str) -> bool:
+    """Whether `path` is `folder`, or lies in it; both as by `inner_path`."""
+    return _parts(path)[: len(_parts(folder))] == _parts(folder)
+
+
 def collisions(owned: Iterable[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:
     """Pairs of (path, owner) with different owners where one path is the other, or lies inside it."""
     above: list[tuple[tuple[str, ...], str, str]] = []
@@ -46,4 +53,4 @@ def collisions(owned: Iterable[tuple[str, str]]) -> Iterator[tuple[tuple[str, st
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    return () if path == "." else tuple(path.split("/"))
+    return ("/" if path.startswith("/") else ".", *(part for part in path.split("/") if part not in {"", "."}))

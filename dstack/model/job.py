@@ -1,10 +1,13 @@
 """A job: the fully resolved spec of one workflow and matrix combination, as a git object (DESIGN section 5)."""
 
+import re
 from enum import StrEnum
 
 from dstack.model.codec import Value, blob_id, decode, encode
 
 JOB_LIMIT = 2 * 1024 * 1024
+
+_MATRIX_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 
 class Reason(StrEnum):
@@ -152,6 +155,19 @@ class Job(Value, frozen=True, kw_only=True):
 def matrix_text(matrix: dict[str, str]) -> str:
     """`name=value,…` in the order of names."""
     return ",".join(f"{name}={value}" for name, value in sorted(matrix.items()))
+
+
+def matrix_of(text: str) -> dict[str, str]:
+    """Inverse of `matrix_text`. Values that themselves hold `,name=`, with a later name, are read as two."""
+    found: dict[str, str] = {}
+    name = ""
+    for piece in text.split(",") if text else ():
+        start, equals, value = piece.partition("=")
+        if equals and start > name and _MATRIX_NAME.fullmatch(start):
+            name, found[start] = start, value
+        elif name:
+            found[name] += f",{piece}"
+    return found
 
 
 def to_bytes(job: Job) -> bytes:

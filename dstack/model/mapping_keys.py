@@ -1,6 +1,6 @@
 """The keys of one mapping of a user's file: which may stand there, and their values, read one by one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from dstack.model import vocabulary
@@ -20,7 +20,7 @@ class Keys:
         self.problems = problems
         self._values = {key.text: value for key, value in node.entries}
 
-    def refuse(self, where: str, known: tuple[str, ...], later: frozenset[str]) -> None:
+    def refuse(self, where: str, known: Collection[str], later: frozenset[str] = frozenset()) -> None:
         """Note every key that is not known."""
         for key, _ in self.node.entries:
             if key.text not in known:
@@ -33,6 +33,10 @@ class Keys:
             with self.problems.noting():
                 return read(node)
         return default
+
+    def get(self, key: str, read: Callable[[Node], T]) -> T:
+        """The value of a key that is there. Raises Misread where it is wrong."""
+        return read(self._values[key])
 
     def __contains__(self, key: str) -> bool:
         return key in self._values

@@ -10,6 +10,7 @@ RESERVED = frozenset({"RUN_NAME", "JOB_ID", "VARIABLES_AS_ARGS"})
 _EXECUTORS = frozenset({"PATH", "HOME", "LANG", "IFS"})
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}", re.ASCII)
+_VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
 _SHELL = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _NOT_SHELL = re.compile(r"[^A-Z0-9_]", re.ASCII)
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", re.ASCII)
@@ -52,6 +53,13 @@ def environment_problem(name: str) -> str:
     if name.upper() in RESERVED or name.upper().startswith("DSTACK_"):
         return "it is set by dstack itself; choose another name"
     return ""
+
+
+def volume_problem(name: str) -> str:
+    """Why this can't name a volume; empty where it can."""
+    return (
+        "" if _VOLUME.fullmatch(name) else "use letters, digits, `-`, `_` and `.`, 63 at most, a letter or digit first"
+    )
 
 
 def looks_secret(name: str) -> bool:

@@ -1,19 +1,22 @@
 """A run's root → its jobs: a pure function, so that whoever reads the root computes the same jobs with the same ids."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
 from dstack.model.codec import blob_id, lean
-from dstack.model.combinations import Combinations, Values, combine, shared_names
+from dstack.model.combinations import Combinations, combine, shared_names
 from dstack.model.errors import Invalid
-from dstack.model.job import JOB_LIMIT, Job, Need, matrix_text, short, to_bytes
+from dstack.model.exclusions import Values
+from dstack.model.folder_names import combination_folder
+from dstack.model.job import JOB_LIMIT, Job, Need, Tagged, matrix_text, short, to_bytes
 from dstack.model.names import value_problem
 from dstack.model.plan import Plan, PlannedJob
 from dstack.model.problems import nearest, shown
 from dstack.model.runspec import RunSpec
-from dstack.model.variables import GLOBAL, Variables, chosen_values, parse_variables
+from dstack.model.sweeps import with_sweeps
+from dstack.model.tag_inputs import tag_inputs
+from dstack.model.variables import GLOBAL, Variables, parse_variables
 from dstack.model.workflow import Workflow, Workflows
 from dstack.model.workflows import parse_workflows
 
@@ -21,9 +24,6 @@ PLANNER = 1
 MAX_NEEDS = 200_000
 MAX_PLAN = 64 * 1024 * 1024
 MAX_ENVIRONMENT = 500_000  # bytes; Linux gives 2 MiB to arguments and environment, and a variable is there twice
-
-_UNSAFE = re.compile(r"[^A-Za-z0-9._+:@~ -]|^ | $", re.ASCII)
-_MAX_FOLDER = 200
 
 _Made = dict[str, list[tuple[Values, PlannedJob]]]
 
@@ -44,16 +44,19 @@ def plan_jobs(root: str, spec: RunSpec, workflows: Workflows, variables: Variabl
     """The same from files that are parsed already. Each job stands behind those it needs, else in the files' order."""
     graph = workflows.graph(spec.workflow)
     _check_overrides(spec, graph, variables)
-    wanted = workflows.get(spec.workflow)
-    chosen = {name: chosen_values(wanted, name, values) for name, values in spec.matrix.items()}
-    combinations = combine(graph, chosen)
+    graph = with_sweeps(graph, spec, variables)
+    combinations = combine(graph)
+    _check_some(workflows.get(spec.workflow), combinations[spec.workflow])
     made: _Made = {}
     size = Budget("bytes of jobs", MAX_PLAN)
     needs = Budget("dependencies between jobs", MAX_NEEDS)
     for workflow in graph:
         template = _template(root, spec, workflow, variables)
+        own = combinations[workflow.name]
         needed = _needs(workflow, combinations, made, needs)
-        made[workflow.name] = _expand(template, combinations[workflow.name], needed, size)
+        tagged = tag_inputs(workflow, own, spec.tags)
+        jobs = (_job(template, matrix, needed(place), tagged(place)) for place, matrix in enumerate(own.matrices()))
+        made[workflow.name] = list(zip(own.all, _planned(jobs, size), strict=True))
     plan = Plan(jobs=tuple(job for workflow in graph for _, job in made[workflow.name]))
     if len({job.id for job in plan.jobs}) < len(plan.jobs):
         msg = "two jobs of this run have the same 12 digits by chance: submit it again"
@@ -103,10 +106,18 @@ def _template(root: str, spec: RunSpec, workflow: Workflow, variables: Variables
         workflow=workflow.name,
         image=workflow.image,
         pull=workflow.pull,
+        shell=workflow.shell,
         commands=workflow.commands,
         environment=environment,
         variables=values,
+        include=workflow.include,
         artifacts=workflow.artifacts,
+        saves=dict(workflow.saves),
+        metrics=workflow.metrics,
+        secrets=workflow.secrets,
+        volumes=tuple(lean(volume) for volume in workflow.volumes),
+        cache_dirs=workflow.cache_dirs,
+        max_parallel=workflow.max_parallel,
         working_dir=workflow.working_dir,
         resources=lean(workflow.resources),
         timeout=workflow.timeout,
@@ -125,19 +136,19 @@ def _environment(spec: RunSpec, workflow: Workflow) -> dict[str, str]:
     return found
 
 
-def _expand(
-    template: Job, combinations: Combinations, needs: Callable[[int], tuple[Need, ...]], size: Budget
-) -> list[tuple[Values, PlannedJob]]:
-    made: list[tuple[Values, PlannedJob]] = []
-    for place, matrix in enumerate(combinations.matrices()):
-        job = replace(template, matrix=matrix, variables={**template.variables, **matrix}, needs=needs(place))
+def _job(template: Job, matrix: dict[str, str], needs: tuple[Need, ...], tagged: tuple[Tagged, ...]) -> Job:
+    variables = {**template.variables, **matrix}
+    return replace(template, matrix=matrix, variables=variables, needs=needs, tagged=tagged)
+
+
+def _planned(jobs: Iterable[Job], size: Budget) -> Iterator[PlannedJob]:
+    for job in jobs:
         data = to_bytes(job)
         size.take(len(data))
         if len(data) > JOB_LIMIT:
             msg = f"the job {job.title} has {len(data)} bytes; at most {JOB_LIMIT} are accepted"
             raise Invalid(msg)
-        made.append((combinations.all[place], PlannedJob(oid=blob_id(data), job=job)))
-    return made
+        yield PlannedJob(oid=blob_id(data), job=job)
 
 
 def _needs(
@@ -177,20 +188,20 @@ def _group_needs(group: list[PlannedJob]) -> tuple[Need, ...]:
     several = len(group) > 1
     return tuple(
         Need(
-            job=short(planned.oid), workflow=planned.job.workflow, under=_folder(planned.job.matrix) if several else ""
+            job=short(planned.oid),
+            workflow=planned.job.workflow,
+            under=combination_folder(planned.job.matrix) if several else "",
         )
         for planned in group
     )
 
 
-def _folder(matrix: Mapping[str, str]) -> str:
-    """`name=value,…` as one file name: safe, and different for different combinations."""
-    text = ",".join(f"{name}={_UNSAFE.sub(_percent, value)}" for name, value in sorted(matrix.items()))
-    return text if len(text) <= _MAX_FOLDER else f"{text[:_MAX_FOLDER]}~{blob_id(text.encode())[:12]}"
-
-
-def _percent(match: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in match[0].encode())
+def _check_some(workflow: Workflow, combinations: Combinations) -> None:
+    if not combinations.all:
+        msg = (
+            f"no combination of the matrix of workflow {workflow.name!r} is left: look at `exclude`, and what you chose"
+        )
+        raise Invalid(msg)
 
 
 def _check_overrides(spec: RunSpec, graph: Iterable[Workflow], variables: Variables) -> None:

@@ -65,9 +65,10 @@ class TagContent(Value, frozen=True, kw_only=True):
 class RunSpec(Value, frozen=True, kw_only=True):
     """The fixed part, read from the root alone.
 
-    `variables` holds overrides by section (a workflow's name, or `global`), as typed. `environment` was taken from the
-    submitter. `tags` are those that it depends on, as they were. `source` names the run that `--from` took it from.
-    `nonce` makes every root unique.
+    `variables` holds overrides by section (a workflow's name, or `global`), as typed. `matrix` selects values of the
+    workflow's own matrix; `sweeps`, by section, adds variables to matrices, or selects values of a dependency's.
+    `environment` was taken from the submitter. `tags` are those that it depends on, as they were. `source` names the
+    run that `--from` took it from. `nonce` makes every root unique.
     """
 
     version: int = 1
@@ -76,6 +77,7 @@ class RunSpec(Value, frozen=True, kw_only=True):
     workflow: str
     variables: dict[str, dict[str, str]] = {}
     matrix: dict[str, tuple[str, ...]] = {}
+    sweeps: dict[str, dict[str, tuple[str, ...]]] = {}
     environment: dict[str, str] = {}
     code: Code
     tags: dict[str, TagContent] = {}

@@ -123,7 +123,7 @@ def _check_spec(spec: RunSpec) -> None:
     if abs(spec.options.priority) > 1_000_000:  # noqa: PLR2004 - far beyond use, far from overflow
         msg = f"{PATH}: options.priority must lie between -1000000 and 1000000"
         raise Invalid(msg)
-    _check_keys(spec.environment, spec.matrix, spec.variables, *spec.variables.values())
+    _check_keys(spec.environment, spec.matrix, spec.variables, *spec.variables.values(), *spec.sweeps.values())
 
 
 def _check_wanted(wanted: Wanted) -> None:

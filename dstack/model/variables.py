@@ -1,10 +1,10 @@
 """`.dstack/variables.yaml` → Variables, and which of them a flag on the command line means."""
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from dstack.model import fields
+from dstack.model import fields, language
 from dstack.model.document import Node, Scalar, parse_document
 from dstack.model.errors import Invalid
 from dstack.model.mapping_keys import Keys
@@ -77,15 +77,15 @@ def select_matrix(
     Raises Invalid where a value isn't one of the matrix.
     """
     workflow = workflows.get(run_workflow)
-    found = _spelt(workflow.matrix, name)
+    found = _spelt(workflow.matrix_names, name)
     return (found, chosen_values(workflow, found, values)) if found else None
 
 
 def chosen_values(workflow: Workflow, name: str, values: Sequence[str]) -> tuple[str, ...]:
     """The values chosen of one name of the matrix, in the order of the file. Raises Invalid."""
-    known = workflow.matrix.get(name)
+    known = workflow.matrix_values(name) if name in workflow.matrix_names else None
     if known is None:
-        msg = f"workflow {workflow.name!r} has no matrix name {shown(name)}{nearest(name, workflow.matrix)}"
+        msg = f"workflow {workflow.name!r} has no matrix name {shown(name)}{nearest(name, workflow.matrix_names)}"
         raise Invalid(msg)
     unknown = next((value for value in values if value not in known), None)
     if unknown is not None or not values:
@@ -95,7 +95,7 @@ def chosen_values(workflow: Workflow, name: str, values: Sequence[str]) -> tuple
     return tuple(value for value in known if value in values)
 
 
-def _spelt(names: Mapping[str, object], name: str) -> str | None:
+def _spelt(names: Collection[str], name: str) -> str | None:
     """`name` as it stands in `names`, if it does."""
     if name in names:
         return name
@@ -106,7 +106,7 @@ def _no_variable(variables: Variables, workflow: Workflow, name: str, needs: Seq
     having = [need for need in needs if _spelt(variables.section(need), name)]
     if having:
         return f"{shown(name)} is a variable of {', '.join(having)}; to set it for all, put it into `global`"
-    known = dict.fromkeys([*variables.of(workflow.name), *workflow.matrix])
+    known = dict.fromkeys([*variables.of(workflow.name), *workflow.matrix_names])
     known |= dict.fromkeys(key for need in needs for key in variables.section(need))
     hint = nearest(name, known) or f": add it to {variables.path}"
     return f"workflow {workflow.name!r} has no variable {shown(name)}{hint}"
@@ -119,7 +119,7 @@ def _is_null(node: Node) -> bool:
 def _read_root(root: Node, workflows: Workflows, problems: Problems) -> dict[str, _Section]:
     with problems.noting():
         keys = Keys(fields.mapping(root, "the file"), problems)
-        keys.refuse("the file", ("variables",), frozenset())
+        keys.refuse("the file", language.VARIABLES_FILE)
         return keys.read("variables", lambda node: _read_sections(node, workflows, problems), {})
     return {}
 
@@ -170,7 +170,7 @@ def _check_workflow(workflow: Workflow, own: _Section, shared: Mapping[str, str]
         outer = shared.get(shell_name(name), name)
         if outer != name:
             problems.add(value.mark, _clash(outer, name, f"{GLOBAL} and {workflow.name}"))
-        if name in workflow.matrix:
+        if name in workflow.matrix_names:
             problems.add(
                 value.mark, f"{shown(name)} is a matrix name of workflow {workflow.name!r}: give it in one place"
             )
@@ -179,7 +179,7 @@ def _check_workflow(workflow: Workflow, own: _Section, shared: Mapping[str, str]
 def _check_outer(
     workflow: Workflow, shells: Mapping[str, str], known: Mapping[str, Scalar], problems: Problems
 ) -> None:
-    for name in workflow.matrix:
+    for name in workflow.matrix_names:
         variable = shells.get(shell_name(name), name)
         if variable != name:
             problems.add(known[variable].mark, _clash(name, variable, f"the matrix of {workflow.name}"))
@@ -187,6 +187,13 @@ def _check_outer(
         found = name if name in known else shells.get(name)
         if found is not None:
             problems.add(known[found].mark, f"`env` of workflow {workflow.name!r} sets {name}, as this variable does")
+    for name in workflow.secrets:
+        found = name if name in known else shells.get(name)
+        if found is not None:
+            message = (
+                f"{name} is one of the `secrets` of workflow {workflow.name!r}: take the variable out of this file"
+            )
+            problems.add(known[found].mark, message)
 
 
 def _clash(first: str, second: str, where: str) -> str:

@@ -1,30 +1,8 @@
-"""The words a workflow may use, those that will come, and what to write instead of other tools' words."""
+"""What to tell of a key that can't stand where it stands: the nearest known one, or what replaces another tool's."""
+
+from collections.abc import Collection
 
 from dstack.model.problems import nearest, shown
-
-NOW = (
-    "name",
-    "help",
-    "image",
-    "pull",
-    "commands",
-    "depends-on",
-    "artifacts",
-    "resources",
-    "env",
-    "working-dir",
-    "timeout",
-    "stop-grace",
-    "retry",
-    "matrix",
-    "cache",
-    "labels",
-)
-LATER = frozenset(
-    {"shell", "secrets", "volumes", "cache-dirs", "metrics", "max-parallel", "on"},
-)
-RESOURCES_NOW = ("cpu", "memory", "gpu", "shm-size")
-RESOURCES_LATER = frozenset({"interruptible"})
 
 _IN_COMMANDS = "put it into `commands`"
 _AS_VARIABLES = "write variables into .dstack/variables.yaml"
@@ -73,7 +51,7 @@ _OTHERS = {
 }
 
 
-def refusal(key: str, where: str, known: tuple[str, ...], later: frozenset[str] = frozenset()) -> str:
+def refusal(key: str, where: str, known: Collection[str], later: frozenset[str] = frozenset()) -> str:
     """What to tell of a key that can't stand in `where` (`workflow`, `resources`…)."""
     dashed = key.lower().replace("_", "-")
     if dashed in later:

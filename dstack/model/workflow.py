@@ -56,6 +56,15 @@ class Workflow:
     cache: bool = True
     labels: tuple[str, ...] = ()
 
+    @property
+    def matrix_names(self) -> tuple[str, ...]:
+        """The names that every combination has: of the lists, or, without lists, of what is included."""
+        return tuple(self.matrix or (self.matrix_include[0] if self.matrix_include else ()))
+
+    def matrix_values(self, name: str) -> tuple[str, ...]:
+        """The values that a name of the matrix can have, in the order of the file."""
+        return tuple(dict.fromkeys([*self.matrix.get(name, ()), *(one[name] for one in self.matrix_include)]))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workflows:

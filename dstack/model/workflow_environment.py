@@ -1,12 +1,13 @@
-"""What a workflow gives its commands to know: `env` and `matrix`."""
+"""What a workflow gives its commands to know: `env`, and `secrets` by name."""
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Collection, Iterable
 
 from dstack.model import fields
 from dstack.model.document import Mapping, Node, Scalar, Sequence
-from dstack.model.names import clashes, environment_problem, looks_secret, value_problem, variable_problem
+from dstack.model.names import clashes, environment_problem, looks_secret, shell_name, value_problem
 from dstack.model.problems import Mark, Misread, Problems, shown
+
+MAX_SECRETS = 100
 
 
 def environment(
@@ -31,8 +32,8 @@ def environment(
 
 def _secret(name: str) -> str:
     return (
-        f"{shown(name)} looks like a secret, and `env` is written into git: `secrets` is the place for it, not yet "
-        f"supported; if it is none, pass `--allow-env {name[:60]}`"
+        f"{shown(name)} looks like a secret, and `env` is written into git: name it in `secrets`, and set it on the "
+        f"runner by `dstack-runner secret set`; if it is none, pass `--allow-env {name[:60]}`"
     )
 
 
@@ -65,34 +66,34 @@ def _from_list(node: Node) -> tuple[Mark, str, str | None]:
     return node.mark, name, value if equals else None
 
 
-def matrix(node: Node, problems: Problems) -> dict[str, tuple[str, ...]]:
-    """Names with the texts of their values."""
-    found: dict[str, tuple[str, ...]] = {}
-    for key, value in fields.mapping(node, "`matrix`").entries:
-        with problems.noting():
-            if key.text in {"include", "exclude"}:
-                raise Misread(key.mark, f"`{key.text}` in `matrix` is not yet supported")
-            if problem := variable_problem(key.text):
-                raise Misread(key.mark, f"matrix name {shown(key.text)}: {problem}")
-            found[key.text] = _values(value, key.text, problems)
-    for first, second in clashes(found):
-        problems.add(node.mark, f"the matrix names {first!r} and {second!r} are one and the same for commands")
-    return found
+def secrets(node: Node, problems: Problems, *, environment: Collection[str], names: Collection[str]) -> tuple[str, ...]:
+    """Names, each once. `environment` and `names` (of the matrix) are taken already."""
+    folded = {shell_name(name): name for name in names}
+    found: dict[str, str] = {}
+    for mark, name in fields.each(node, "`secrets`", problems, _marked):
+        taken = folded.get(name) or (name if name in names else None)
+        if problem := environment_problem(name):
+            hint = f": name it alone, its value is set by `dstack-runner secret set {name.partition('=')[0][:60]}`"
+            problems.add(mark, f"secret {shown(name)}: {problem}" if "=" not in name else f"{shown(name)}{hint}")
+        elif name in environment:
+            problems.add(
+                mark, f"{shown(name)} is both a secret and in `env`: take it out of `env`, which stands in git"
+            )
+        elif taken is not None:
+            problems.add(mark, f"the secret {shown(name)} is what the matrix name {taken!r} becomes for commands")
+        elif name.upper() in found:
+            problems.add(mark, _again(name, found[name.upper()]))
+        found.setdefault(name.upper(), name)
+    if len(found) > MAX_SECRETS:
+        raise Misread(node.mark, f"{len(found)} secrets are too many: name at most {MAX_SECRETS}")
+    return tuple(found.values())
 
 
-def _values(node: Node, name: str, problems: Problems) -> tuple[str, ...]:
-    what = f"a value of {shown(name)}"
-    values = [
-        item.text
-        for item in fields.each(
-            node, f"the matrix values of {shown(name)}", problems, partial(fields.scalar, what=what)
-        )
-    ]
-    for value in values:
-        if problem := value_problem(value):
-            raise Misread(node.mark, f"{what}: {problem}")
-    if not fields.sequence(node, what).items:
-        raise Misread(node.mark, f"the matrix name {shown(name)} has no values")
-    if len(set(values)) < len(values):
-        raise Misread(node.mark, f"the matrix name {shown(name)} has a value twice")
-    return tuple(values)
+def _again(name: str, first: str) -> str:
+    if name == first:
+        return f"the secret {shown(name)} stands here for the second time"
+    return f"the secrets {shown(first)} and {shown(name)} differ in upper and lower case only"
+
+
+def _marked(node: Node) -> tuple[Mark, str]:
+    return node.mark, fields.text(node, "a secret")

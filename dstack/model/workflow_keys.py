@@ -4,21 +4,22 @@ import re
 from dataclasses import dataclass, replace
 from functools import partial
 
-from dstack.model import fields, refs, vocabulary
+from dstack.model import fields, language, refs
+from dstack.model import workflow_places as places
 from dstack.model.document import Mapping, Node, Scalar, Sequence
 from dstack.model.errors import Invalid
-from dstack.model.folder_paths import inner_path
-from dstack.model.job import Pull, Resources
+from dstack.model.job import Pull, Resources, Shell
 from dstack.model.mapping_keys import Keys
-from dstack.model.problems import Mark, Misread, Problems, shown
+from dstack.model.problems import Mark, Misread, Problems, nearest, shown
 from dstack.model.workflow import Workflow
-from dstack.model.workflow_environment import environment, matrix
-from dstack.model.workflow_limits import duration, labels, resources, retry, timeout
+from dstack.model.workflow_environment import environment, secrets
+from dstack.model.workflow_limits import duration, labels, max_parallel, resources, retry, timeout
+from dstack.model.workflow_matrix import Matrix, matrix
+from dstack.model.workflow_needs import Needs, needs
 
-MAX_ARTIFACTS = 200
+IMAGE = r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,499}"
 
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,499}", re.ASCII)
-_GLOB = re.compile(r"[*?]|\$\{?[A-Za-z_]")
+_IMAGE = re.compile(IMAGE, re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,41 +40,67 @@ def read_entry(node: Node, problems: Problems, allow_env: frozenset[str] | None)
     """The workflow of this node; None where it has no usable name. `allow_env` None allows every name in `env`."""
     with problems.noting():
         keys = Keys(fields.mapping(node, "a workflow"), problems)
-        keys.refuse("a workflow", vocabulary.NOW, vocabulary.LATER)
+        keys.refuse("a workflow", language.WORKFLOW, language.LATER)
         _refuse_expressions(keys.node, problems)
         name = keys.read("name", _name, None)
         if "name" not in keys:
             problems.add(node.mark, "this workflow has no `name`")
         if "commands" not in keys:
             problems.add(node.mark, "this workflow has no `commands`: write a list of shell commands")
-        needs = keys.read("depends-on", partial(_needs, problems=problems), ())
-        workflow = _workflow(keys, tuple(need.text for need in needs), allow_env)
-        return Entry(workflow=replace(workflow, name=name.text), name=name, needs=needs) if name else None
+        needed = keys.read("depends-on", partial(needs, problems=problems), Needs())
+        workflow = _workflow(keys, needed, allow_env)
+        _check_places(keys, workflow)
+        return Entry(workflow=replace(workflow, name=name.text), name=name, needs=needed.jobs) if name else None
     return None
 
 
-def _workflow(keys: Keys, needs: tuple[str, ...], allow_env: frozenset[str] | None) -> Workflow:
-    problems = keys.problems
-    artifacts = partial(_artifacts, problems=problems, absolute="image" in keys)
-    combined = keys.read("matrix", partial(matrix, problems=problems), {})
+def _workflow(keys: Keys, needed: Needs, allow_env: frozenset[str] | None) -> Workflow:
+    problems, container = keys.problems, "image" in keys
+    found = places.Artifacts()
+    found = keys.read("artifacts", partial(places.artifacts, problems=problems, absolute=container), found)
+    metrics = partial(places.metrics, problems=problems, absolute=container, among=found)
+    combined = keys.read("matrix", partial(matrix, problems=problems), Matrix())
+    env = partial(environment, problems=problems, allowed=allow_env, names=combined.names)
+    known = keys.read("env", env, {})
+    supplied = partial(secrets, problems=problems, environment=known, names=combined.names)
     return Workflow(
         name="",
         help=keys.read("help", partial(fields.text, what="`help`"), ""),
         image=keys.read("image", _image, None),
         pull=keys.read("pull", partial(_pull, image="image" in keys), Pull.MISSING),
+        shell=keys.read("shell", _shell, Shell.SH),
         commands=keys.read("commands", partial(_commands, problems=problems), ()),
-        depends_on=needs,
-        artifacts=keys.read("artifacts", artifacts, ()),
+        depends_on=tuple(need.text for need in needed.jobs),
+        tag_needs=needed.tags,
+        include=needed.include,
+        artifacts=found.paths,
+        saves=found.saves,
+        metrics=keys.read("metrics", metrics, ()),
         resources=keys.read("resources", partial(resources, problems=problems), Resources()),
-        environment=keys.read("env", partial(environment, problems=problems, allowed=allow_env, names=combined), {}),
-        working_dir=keys.read("working-dir", _folder, "."),
+        environment=known,
+        secrets=keys.read("secrets", supplied, ()),
+        volumes=keys.read("volumes", partial(places.volumes, problems=problems, absolute=container), ()),
+        cache_dirs=keys.read("cache-dirs", partial(places.cache_dirs, problems=problems, absolute=container), ()),
+        working_dir=keys.read("working-dir", places.working_dir, "."),
         timeout=keys.read("timeout", timeout, None),
         stop_grace=keys.read("stop-grace", partial(duration, what="`stop-grace`"), 30.0),
         retry=keys.read("retry", partial(retry, problems=problems), None),
-        matrix=combined,
+        matrix=combined.lists,
+        matrix_include=combined.include,
+        matrix_exclude=combined.exclude,
+        max_parallel=keys.read("max-parallel", max_parallel, None),
         cache=keys.read("cache", partial(fields.boolean, what="`cache`"), default=True),
         labels=keys.read("labels", partial(labels, problems=problems), ()),
     )
+
+
+def _check_places(keys: Keys, workflow: Workflow) -> None:
+    """What is saved, what is mounted and what is kept must not lie in one another."""
+    if not workflow.volumes and not workflow.cache_dirs:
+        return
+    mark = keys.get("volumes" if workflow.volumes else "cache-dirs", lambda node: node.mark)
+    for first, second, where in places.clashing([*places.saved(workflow, "`artifacts`"), *places.mounted(workflow)]):
+        keys.problems.add(mark, f"{first} and {second} can't be at one place: {where}")
 
 
 def _refuse_expressions(node: Mapping, problems: Problems) -> None:
@@ -119,6 +146,14 @@ def _pull(node: Node, *, image: bool) -> Pull:
     return Pull(text)
 
 
+def _shell(node: Node) -> Shell:
+    text = fields.text(node, "`shell`")
+    if text not in tuple(Shell):
+        hint = nearest(text, tuple(Shell))
+        raise Misread(node.mark, f"`shell` is sh or bash, not {shown(text)}{hint}: start another one in `commands`")
+    return Shell(text)
+
+
 def _commands(node: Node, problems: Problems) -> tuple[str, ...]:
     if isinstance(node, Scalar):
         return (fields.text(node, "`commands`"),)
@@ -126,57 +161,3 @@ def _commands(node: Node, problems: Problems) -> tuple[str, ...]:
     if not fields.sequence(node, "`commands`").items:
         raise Misread(node.mark, "`commands` must not be empty")
     return commands
-
-
-def _needs(node: Node, problems: Problems) -> tuple[Scalar, ...]:
-    if isinstance(node, Mapping):
-        raise Misread(node.mark, "`depends-on` as an object is not yet supported: write a list of workflows")
-    needs: dict[str, Scalar] = {}
-    for need in fields.each(node, "`depends-on`", problems, _need):
-        if need.text in needs:
-            problems.add(need.mark, f"{shown(need.text)} stands here for the second time")
-        needs[need.text] = need
-    return tuple(needs.values())
-
-
-def _need(node: Node) -> Scalar:
-    found = fields.scalar(node, "a dependency")
-    if ":" in found.text:
-        message = f"a dependency on a tag ({shown(found.text)}) is not yet supported: name the workflow alone"
-        raise Misread(node.mark, message)
-    return found
-
-
-def _artifacts(node: Node, problems: Problems, *, absolute: bool) -> tuple[str, ...]:
-    read = partial(_artifact, absolute=absolute)
-    found = dict.fromkeys(fields.each(node, "`artifacts`", problems, read))
-    if len(found) > MAX_ARTIFACTS:
-        raise Misread(
-            node.mark, f"{len(found)} artifacts are too many: name at most {MAX_ARTIFACTS}, folders for instance"
-        )
-    return tuple(found)
-
-
-def _artifact(node: Node, *, absolute: bool) -> str:
-    if isinstance(node, Mapping):
-        raise Misread(node.mark, "an artifact as an object (`path`, `save`) is not yet supported: write the path alone")
-    text = fields.text(node, "an artifact")
-    if _GLOB.search(text):
-        raise Misread(
-            node.mark, f"{shown(text)}: patterns and variables aren't replaced in artifact paths; name a folder"
-        )
-    path = _path(node, text, absolute=absolute)
-    if path == "/":
-        raise Misread(node.mark, "the whole file system can't be an artifact")
-    return path
-
-
-def _folder(node: Node) -> str:
-    return _path(node, fields.text(node, "`working-dir`"), absolute=False)
-
-
-def _path(node: Node, text: str, *, absolute: bool) -> str:
-    try:
-        return inner_path(text, absolute=absolute)
-    except Invalid as error:
-        raise Misread(node.mark, str(error)) from error

@@ -1,8 +1,8 @@
-"""What a workflow may take: `resources`, `timeout`, `stop-grace`, `retry`; and `labels`."""
+"""What a workflow may take: `resources`, `max-parallel`, `timeout`, `stop-grace`, `retry`; and `labels`."""
 
 from functools import partial
 
-from dstack.model import fields, vocabulary
+from dstack.model import fields, language
 from dstack.model.codec import lean
 from dstack.model.document import Mapping, Node, Scalar
 from dstack.model.job import Gpus, Reason, Resources, Retry
@@ -16,6 +16,7 @@ MAX_GPUS = 1024
 MAX_GPU_NAME = 100
 MAX_LABELS = 32
 MAX_RETRIES = 100
+MAX_PARALLEL = 10_000
 LEAST_MEMORY = 6 * 1024 * 1024  # Docker refuses less
 
 GPU_OF = "/gpu"
@@ -27,12 +28,13 @@ def resources(node: Node, problems: Problems) -> Resources:
     """What a runner must have free."""
     keys = Keys(fields.mapping(node, "`resources`"), problems)
     named = tuple(key.text for key, _ in keys.node.entries if key.text.endswith(GPU_OF))
-    keys.refuse("resources", (*vocabulary.RESOURCES_NOW, *named), vocabulary.RESOURCES_LATER)
+    keys.refuse("resources", (*language.RESOURCES, *named))
     return Resources(
         cpu=keys.read("cpu", partial(_cpu, problems=problems), None),
         memory=keys.read("memory", partial(_size, what="`memory`", least=LEAST_MEMORY), None),
         shm_size=keys.read("shm-size", partial(_size, what="`shm-size`", least=1), None),
         gpu=_one_kind(keys, named),
+        interruptible=keys.read("interruptible", partial(fields.boolean, what="`interruptible`"), default=False),
     )
 
 
@@ -54,7 +56,7 @@ def _gpus(node: Node, problems: Problems, name: str) -> Gpus | None:
         number, name, memory = count(node, "`gpu`"), _gpu_name(node, name), 0
     else:
         keys = Keys(node, problems)
-        keys.refuse("`gpu`", ("count", "name", "memory"), frozenset())
+        keys.refuse("`gpu`", language.GPU)
         number = keys.read("count", partial(count, what="`count`"), 1)
         name = keys.read("name", lambda found: _gpu_name(found, fields.text(found, "`name`")), "")
         memory = keys.read("memory", partial(_size, what="`memory`", least=1), 0)
@@ -85,7 +87,7 @@ def _label(node: Node) -> str:
 def _cpu(node: Node, problems: Problems) -> float | None:
     if isinstance(node, Mapping):
         keys = Keys(node, problems)
-        keys.refuse("`cpu`", ("count",), frozenset())
+        keys.refuse("`cpu`", language.CPU)
         if "count" not in keys:
             raise Misread(node.mark, "`cpu` has no `count`")
         return keys.read("count", partial(fields.number, what="`count`", most=MAX_CPU), None)
@@ -97,6 +99,11 @@ def _size(node: Node, what: str, least: int) -> int:
     if size < least:
         raise Misread(node.mark, f"{what} must be at least {least} bytes")
     return size
+
+
+def max_parallel(node: Node) -> int:
+    """How many jobs of a workflow may run at once."""
+    return fields.integer(node, "`max-parallel`", least=1, most=MAX_PARALLEL)
 
 
 def duration(node: Node, what: str) -> float:
@@ -118,7 +125,7 @@ def retry(node: Node, problems: Problems) -> Retry:
     if isinstance(node, Scalar):
         return Retry(attempts=count(node, "`retry`"))
     keys = Keys(fields.mapping(node, "`retry`"), problems)
-    keys.refuse("retry", ("attempts", "on", "backoff"), frozenset())
+    keys.refuse("retry", language.RETRY)
     if "attempts" not in keys:
         raise Misread(node.mark, "`retry` has no `attempts`: say how often to try again")
     return Retry(

@@ -1,12 +1,14 @@
 """`.dstack/workflows.yaml` → Workflows: every entry by itself, then what they say of each other."""
 
-from dstack.model import fields
+from collections.abc import Iterator
+
+from dstack.model import fields, language
 from dstack.model.document import Node, Scalar, parse_document
-from dstack.model.folder_paths import collisions, joined
 from dstack.model.mapping_keys import Keys
 from dstack.model.problems import START, Problems, nearest, shown
 from dstack.model.workflow import Workflow, Workflows
 from dstack.model.workflow_keys import Entry, read_entry
+from dstack.model.workflow_places import clashing, mounted, saved
 
 __all__ = ["MAX_WORKFLOWS", "PATH", "Workflow", "Workflows", "parse_workflows"]
 
@@ -36,7 +38,7 @@ def _list(root: Node | None, problems: Problems) -> tuple[Node, ...]:
         problems.fatal(START, "the file is empty: write `workflows:` and a list below it")
     with problems.noting():
         keys = Keys(fields.mapping(root, "the file"), problems)
-        keys.refuse("the file", ("workflows",), frozenset())
+        keys.refuse("the file", language.WORKFLOWS_FILE)
         if "workflows" not in keys:
             problems.fatal(root.mark, "there is no `workflows` at the top: write `workflows:` and a list below it")
         nodes = keys.read("workflows", lambda node: fields.sequence(node, "`workflows`").items, ())
@@ -91,17 +93,28 @@ def _cycle(by_name: dict[str, Entry]) -> list[str]:
 
 
 def _check_artifacts(by_name: dict[str, Entry], problems: Problems) -> None:
-    """Two dependencies of one workflow must not write to one place."""
+    """Two dependencies of one workflow must not write to one place, nor one where a folder is mounted."""
     inputs = 0
     for entry in by_name.values():
-        needed = [by_name[need.text].workflow for need in entry.needs if need.text in by_name]
-        owned = [(joined(need.working_dir, path), need.name) for need in needed for path in need.artifacts]
+        owned = [place for need in _needed(entry, by_name) for place in saved(*need)]
         inputs += len(owned)
         if inputs > MAX_INPUTS:
             problems.fatal(entry.mark, f"up to here, dependencies bring more than {MAX_INPUTS} artifacts")
-        for (outer, first), (path, second) in collisions(owned):
-            where = shown(path) if outer == path else f"{shown(path)}, inside {shown(outer)}"
-            message = (
-                f"{first!r} and {second!r}, both dependencies of this workflow, have artifacts at one place: {where}"
-            )
-            problems.add(entry.mark, message)
+        for first, second, where in clashing(owned):
+            both = f"{first} and {second}, both dependencies of this workflow"
+            problems.add(entry.mark, f"{both}, have artifacts at one place: {where}")
+        mounts = [(path, "`volumes` or `cache-dirs`") for path, _ in mounted(entry.workflow)]
+        if mounts:
+            brought = [(path, "what dependencies bring") for path, _ in owned]
+            for first, second, where in clashing([*brought, *mounts]):
+                problems.add(entry.mark, f"{first} and {second} of this workflow can't be at one place: {where}")
+
+
+def _needed(entry: Entry, by_name: dict[str, Entry]) -> Iterator[tuple[Workflow, str]]:
+    """The workflows whose artifacts this one gets, as far as this file has them, and how it names them."""
+    for need in entry.needs:
+        if need.text in by_name:
+            yield by_name[need.text].workflow, repr(need.text)
+    for tagged in entry.workflow.tag_needs:
+        if tagged.workflow in by_name:
+            yield by_name[tagged.workflow].workflow, repr(f"{tagged.workflow}:{tagged.tag}")

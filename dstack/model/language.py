@@ -1,0 +1,65 @@
+"""The keys of both files with a sentence each: what readers accept, what the schema offers, what the reference has."""
+
+from collections.abc import Mapping
+
+Table = Mapping[str, str]
+
+WORKFLOW: Table = {
+    "name": "Becomes `dstack run <name>`. Lower-case letters, digits and single dashes; unique.",
+    "help": "Shown by `dstack run --help`.",
+    "image": "A Docker image for the commands. Without it they run as a process on the runner's machine.",
+    "pull": "`always`: pull the image for every job, so that a tag that has moved is followed.",
+    "commands": "Run in order by one shell; the first that fails ends the job with its exit code.",
+    "shell": "`sh` (`sh -e`), or `bash` (`bash -eo pipefail`).",
+    "depends-on": "Workflows that run first, or `workflow:tag`: their artifacts appear at the same paths.",
+    "artifacts": "Files and folders that are saved when the job ends, relative to the working directory.",
+    "metrics": "JSON files among the artifacts whose numbers `dstack metrics` shows.",
+    "resources": "What must be free on a runner, and the limits of a container.",
+    "env": "Environment. It stands in git: secrets belong into `secrets`.",
+    "secrets": "Names of environment variables that the runner's machine supplies; masked in logs.",
+    "volumes": "Folders that runners offer, as `NAME:PATH` or `NAME:PATH:ro`.",
+    "cache-dirs": "Folders kept on each runner between jobs; never part of a result.",
+    "working-dir": "Where the commands start, from the top of the repository.",
+    "timeout": "The job fails after it, like `90s` or `2h30m`.",
+    "stop-grace": "The time between asking the processes of a job to end and ending them; 30s.",
+    "retry": "How many attempts more, or which reasons, how many and after which wait.",
+    "matrix": "One job for each combination of these values, which are variables.",
+    "max-parallel": "At most so many jobs of this workflow of a run at the same time.",
+    "cache": "`false`: the result never stands in for that of another run.",
+    "labels": "Labels that a runner must carry, all of them.",
+}
+LATER = frozenset({"on"})
+
+DEPENDS_ON: Table = {
+    "workflows": "Workflows that run first, or `workflow:tag`.",
+    "repo": "The files of the repository that this workflow depends on.",
+}
+REPO: Table = {"include": "Globs from the top of the repository; only these files are checked out."}
+ARTIFACT: Table = {
+    "path": "A file or folder, relative to the working directory.",
+    "save": "Also saved at this interval while the job runs, like `10m`.",
+}
+RESOURCES: Table = {
+    "cpu": "Cores; without it a job counts as one and isn't limited.",
+    "memory": "Like `512MiB` or `32GB`.",
+    "gpu": "How many GPUs, or their count, name and memory. `V100/gpu: 1` asks for one of a kind.",
+    "shm-size": "Shared memory; half the memory limit, or else 1 GB.",
+    "interruptible": "Whether the job may run where the machine can be taken away.",
+}
+CPU: Table = {"count": "Cores."}
+GPU: Table = {
+    "count": "How many; 1.",
+    "name": "Words of the name that `nvidia-smi` shows, like `A100`.",
+    "memory": "Of each, at least; like `40GB`.",
+}
+RETRY: Table = {
+    "attempts": "How many attempts more.",
+    "on": "The reasons after which to try again; without it every failure.",
+    "backoff": "How long to wait before, like `30s`.",
+}
+MATRIX: Table = {
+    "include": "Combinations more, each with a value for every name.",
+    "exclude": "Combinations that agree with one of these are left out.",
+}
+WORKFLOWS_FILE: Table = {"workflows": "The workflows of this repository."}
+VARIABLES_FILE: Table = {"variables": "Variables by section: `global`, or the name of a workflow."}
