@@ -15,12 +15,12 @@ from dstack.store.artifacts import Tree
 from dstack.store.log_writer import LogWriter
 from runner import facts
 from runner.absolute import Exports, export_all
+from runner.audience import Audiences
 from runner.cancelling import Cancel, Cancelled
 from runner.disk import Space
 from runner.duty import Action, Discard, Finish, Prepare, Send
 from runner.executor import OUTPUT, Executor, Exit, StartFailed
 from runner.finishing import Remains, finish
-from runner.followers import Followers
 from runner.held import Failure, Held, Kept
 from runner.lanes import Lane, Lanes
 from runner.logship import LogShip
@@ -67,7 +67,7 @@ class Works:
         # GPUs that attempts of an earlier start use, by key, until they are removed.
         self.found: Mapping[str, tuple[int, ...]] = {}
         self.logs = LogShip(lambda: tools.clock().ticks)
-        self._followers = Followers(tools.open_store)
+        self._audiences = Audiences(tools.open_store)
         self.transfers = Transfers()
 
     def do(self, action: Action) -> None:
@@ -253,7 +253,7 @@ class Works:
             return LogWriter.resume(self._tools.open_store(held.attempt.store), held.attempt.log)
 
         began, attempt = self._tools.clock().ticks, held.attempt
-        followed = self._followers.of(attempt.store, attempt.run)
+        followed = self._audiences.of(attempt.store, attempt.run)
         return self.logs.add(
             held.key, lambda: Shipment(self._output(held), open_writer, began=began, followed=followed)
         )

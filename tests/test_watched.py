@@ -1,27 +1,37 @@
 """Somebody follows a log: its lines come at once, however long the job has run; and few pieces when nobody looks."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+import msgspec
 import pytest
 
-from cli import attention
+from cli import attention, following
 from cli.attention import Attention
+from cli.following import Tails, follow
+from cli.lines import RunLine
+from cli.log_text import LogPrinter
 from dstack.model import keys
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.refs import RunKey
+from dstack.model.status import Status
 from dstack.store import watched
 from dstack.store.log_reader import LogReader
 from dstack.store.log_writer import LogWriter
 from dstack.store.memory import MemoryStore
 from dstack.store.store import Head, Sent, Source, unwatched
-from runner import followers
-from runner.followers import Followers
+from runner import audience
+from runner.audience import Audiences
 from runner.frames import STDOUT, Frame, pack
 from runner.shipment import Shipment
 from tests.attempts import until
+
+if TYPE_CHECKING:
+    from cli.reading import Reader
 
 KEY = RunKey.of("fast-rabbit-1", "5ab98f2089ae" + 28 * "0")
 RUN = str(KEY)
@@ -58,12 +68,12 @@ class Shop(MemoryStore):
 class Log:
     """A job that writes a line every tenth of a second, and its shipment."""
 
-    def __init__(self, folder: Path, shop: Shop, prefix: str = PREFIX, share: Followers | None = None) -> None:
+    def __init__(self, folder: Path, shop: Shop, prefix: str = PREFIX, share: Audiences | None = None) -> None:
         # What an hour of writing has used up; a young log is far from it.
         sent = 320 if shop.ticks else 0
         folder.mkdir(exist_ok=True)
         self.shop, self.output, self.written = shop, folder / "output", 0
-        followed = (share or Followers(lambda _url: shop)).of("memory:", RUN)
+        followed = (share or Audiences(lambda _url: shop)).of("memory:", RUN)
         self.shipment = Shipment(self.output, lambda: LogWriter(shop, prefix, seq=sent), began=0.0, followed=followed)
         self.reader, self.worst, self.read = LogReader(shop, prefix, seq=sent), 0.0, 0
 
@@ -155,13 +165,13 @@ def test_a_log_that_nobody_follows_any_more_goes_back_to_few_pieces_and_keeps_it
 
 
 def test_the_store_is_asked_seldom_once_for_a_run_and_only_where_it_matters(tmp_path: Path) -> None:
-    shop, share = Shop(), Followers(lambda _url: shop)
+    shop, share = Shop(), Audiences(lambda _url: shop)
     run(shop, [Log(tmp_path / "young", shop, share=share)], 30)
     assert shop.asked == 0, "a young log comes at once anyway"
     shop.ticks = 3600.0
     logs = [Log(tmp_path / str(n), shop, keys.log(RUN, f"{n:012}", 1), share) for n in range(20)]
     run(shop, logs, 30)
-    assert 0 < shop.asked <= 30 / followers.LOOK_SECONDS + 1
+    assert 0 < shop.asked <= 30 / audience.LOOK_SECONDS + 1
     shop.ticks += 60.0
     for log in logs:
         log.shipment.tick(shop.ticks)
@@ -175,7 +185,7 @@ def test_the_store_is_asked_seldom_once_for_a_run_and_only_where_it_matters(tmp_
 def test_a_store_that_does_not_answer_changes_nothing_until_the_sign_is_stale() -> None:
     shop = Shop()
     watched.renew(shop, RUN)
-    followed = Followers(lambda _url: shop).of("memory:", RUN)
+    followed = Audiences(lambda _url: shop).of("memory:", RUN)
     assert followed(0.0)
     shop.gone = True
     assert followed(watched.FRESH_SECONDS - 1)
@@ -183,11 +193,11 @@ def test_a_store_that_does_not_answer_changes_nothing_until_the_sign_is_stale() 
     shop.gone = False
     shop.ticks = watched.FRESH_SECONDS + 1
     watched.renew(shop, RUN)
-    assert followed(watched.FRESH_SECONDS + 1 + followers.LOOK_SECONDS)
+    assert followed(watched.FRESH_SECONDS + 1 + audience.LOOK_SECONDS)
 
 
 def test_a_run_that_is_over_on_this_machine_is_forgotten() -> None:
-    share = Followers(lambda _url: Shop())
+    share = Audiences(lambda _url: Shop())
     first = share.of("memory:", RUN)
     assert share.of("memory:", RUN) is first
     assert share.of("memory:", "other-1.5ab98f2089ae") is not first
@@ -250,3 +260,45 @@ def test_a_store_that_is_away_gets_the_sign_when_it_is_back(
     until(lambda: watched.left(shop, RUN) > 0)
     one.end(over=False)
     assert len(caplog.records) == 1
+
+
+@dataclass
+class Told:
+    """What a poll says of the store."""
+
+    shop: Shop
+
+    def store(self, _url: str) -> Shop:
+        return self.shop
+
+
+def a_run(status: Status) -> RunLine:
+    nothing = dict.fromkeys(("reason", "submitted_at", "finished_at"))
+    known = {"run": KEY.name, "root": "5ab98f2089ae" + 28 * "0", "workflow": "train", "status": status, "message": ""}
+    rest = {"tags": (), "submitted_by": "ada", "generation": 1, "jobs": (), "store": "memory:"}
+    return msgspec.convert({**nothing, **known, **rest}, RunLine)
+
+
+@pytest.mark.parametrize("left_early", [False, True])
+def test_following_a_run_gives_the_sign_from_its_first_sight_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, *, left_early: bool
+) -> None:
+    shop = Shop()
+
+    def updates(*_: object, **__: object) -> Iterator[tuple[Told, RunLine] | None]:
+        yield Told(shop), a_run(Status.RUNNING)
+        until(lambda: watched.left(shop, RUN) > 0)
+        yield None
+        if left_early:
+            raise KeyboardInterrupt
+        yield Told(shop), a_run(Status.DONE)
+
+    monkeypatch.setattr(following, "updates", updates)
+    tails, reader = Tails(printer=LogPrinter()), cast("Reader", None)
+    if left_early:
+        with pytest.raises(KeyboardInterrupt):
+            follow(reader, KEY, tails, lambda _: None)
+    else:
+        assert follow(reader, KEY, tails, lambda _: None).finished
+    assert "attention" not in {thread.name for thread in threading.enumerate()}
+    assert (watched.left(shop, RUN) > 0) is left_early

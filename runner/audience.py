@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 LOOK_SECONDS = 3.0
 
 
-class Following:
+class Audience:
     """One run's. Called with the time in ticks, by several threads; the store is asked by one of them."""
 
     def __init__(self, left: Callable[[], float], run: str) -> None:
@@ -43,19 +43,19 @@ class Following:
             return True
 
 
-class Followers:
+class Audiences:
     """Those of all runs with an attempt in hand; kept for as long as a log asks for them."""
 
     def __init__(self, open_store: Callable[[str], Store]) -> None:
         """`open_store` by URL."""
         self._open_store = open_store
         self._lock = threading.Lock()
-        self._known: WeakValueDictionary[tuple[str, str], Following] = WeakValueDictionary()
+        self._known: WeakValueDictionary[tuple[str, str], Audience] = WeakValueDictionary()
 
-    def of(self, url: str, run: str) -> Following:
+    def of(self, url: str, run: str) -> Audience:
         """The one of a run (a RunKey's text) whose store is at `url`."""
         with self._lock:
             found = self._known.get((url, run))
             if found is None:
-                found = self._known[url, run] = Following(lambda: watched.left(self._open_store(url), run), run)
+                found = self._known[url, run] = Audience(lambda: watched.left(self._open_store(url), run), run)
             return found
