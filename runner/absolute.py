@@ -43,8 +43,13 @@ def export_all(executor: Exports, key: str, folder: Path, declared: Iterable[str
     base = folder / OUTPUTS
     shutil.rmtree(base, ignore_errors=True)
     base.mkdir(parents=True)
-    for path in {paths.resolve(paths.HERE, path) for path in declared if path.startswith("/")}:
-        executor.export(key, path, base / _name(path))
+    try:
+        for path in {paths.resolve(paths.HERE, path) for path in declared if path.startswith("/")}:
+            executor.export(key, path, base / _name(path))
+    except OSError:
+        # On a full disk it is tried again; until then others may need what this took.
+        shutil.rmtree(base, ignore_errors=True)
+        raise
     return lambda path: base / _name(path)
 
 

@@ -21,6 +21,7 @@ from runner.engine_values import Container, Image, Refused, State
 from runner.streams import Chunks, Stream
 
 PIDS = 16384
+CHUNK = 1024 * 1024
 # Of the log drivers this one alone keeps bytes that are not UTF-8. The sizes: never throw any of it away.
 LOG = {"max-size": "1000g", "max-file": "1", "compress": "false"}
 
@@ -209,16 +210,18 @@ class Engine:
     @contextmanager
     def archive(self, name: str, path: str) -> Iterator[tarfile.TarFile | None]:
         """What stands at `path` in it, as a tar archive to be read once; None where nothing does."""
-        try:
-            with self._link.reached():
-                chunks, _ = self._link.api.get_archive(name, path)
-        except Refused as refused:
-            if refused.status == HTTPStatus.NOT_FOUND:
+        url = self._link.url(f"containers/{name}/archive")
+        with self._link.reached():
+            response = self._link.api.get(url, params={"path": path}, stream=True, timeout=SECONDS)
+        # Closed at once where no more of it is wanted: until then the engine answers nothing about this container.
+        with response, self._link.reached():
+            if response.status_code == HTTPStatus.NOT_FOUND:
                 yield None
                 return
-            raise
-        with self._link.reached(), tarfile.open(fileobj=io.BufferedReader(Chunks(chunks)), mode="r|") as archive:
-            yield archive
+            response.raise_for_status()
+            chunks = response.iter_content(CHUNK)
+            with tarfile.open(fileobj=io.BufferedReader(Chunks(chunks)), mode="r|") as archive:
+                yield archive
 
     def close(self) -> None:
         """Close the connections."""

@@ -105,9 +105,10 @@ def _guarded(work: Callable[[], T]) -> tuple[T | None, Failure | None]:
     except DstackError as error:
         return None, _failed(Reason.UPLOAD_FAILED, f"its artifacts could not be saved: {error}; {_ADVICE}")
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = Reason.DISK_FULL if full else Reason.UPLOAD_FAILED
-        return None, _failed(reason, f"its artifacts could not be saved: {error.strerror}; {_ADVICE}")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text = "its artifacts could not be saved: the disk of the runner is full; free space there"
+            raise HeldUp(_failed(Reason.DISK_FULL, text)) from error
+        return None, _failed(Reason.UPLOAD_FAILED, f"its artifacts could not be saved: {error.strerror}; {_ADVICE}")
 
 
 def _failed(reason: Reason, message: str) -> Failure:

@@ -88,6 +88,7 @@ class Following:
             try:
                 if (state := step(output)) is not None:
                     return self._ended(self, state)
+                pause, full = PAUSE, 0
             except (Unavailable, NotWritten) as error:
                 full += isinstance(error, NotWritten)
                 self.was_away |= isinstance(error, Unavailable)

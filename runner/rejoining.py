@@ -6,6 +6,9 @@ there on its log is shorter than what was seen, and only the bytes themselves te
 
 from typing import NamedTuple
 
+# A line that is longer is logged in pieces.
+LONG = 16 * 1024
+
 
 class News(NamedTuple):
     """What is new, and how many of the bytes seen last stand nowhere in the log."""
@@ -35,11 +38,22 @@ class Rejoining:
         if compared == expected:
             self._at += len(part)
             return News(data[len(part) :])
-        # Lines are lost whole: what was the same of this one is so by chance.
         same = place + _same(compared, expected)
+        if self._is_dropped(same):
+            self._known, self._skip = self._known[:same] + self._known[same + 1 :], self._skip - 1
+            return self.feed(data)
+        # Lines are lost whole: what was the same of this one is so by chance.
         line = self._known.rfind(b"\n", 0, same) + 1
+        if line == 0 and first > 0:
+            # Nothing fits, so it isn't the end that differs: the number is all there is to go by.
+            self._known = b""
+            return self.feed(data)
         self._skip = 0
         return News(self._known[line:same] + compared[same - place :] + data[len(part) :], len(self._known) - line)
+
+    def _is_dropped(self, at: int) -> bool:
+        """Whether what differs is the end of a long line: Docker 20.10 logs such a line without it."""
+        return at >= LONG and self._known[at] == ord("\n") and b"\n" not in self._known[at - LONG : at]
 
 
 def _same(one: bytes, other: bytes) -> int:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.rejoining import News, Rejoining
+from runner.rejoining import LONG, News, Rejoining
 
 
 def read(log: bytes, skip: int, known: bytes, size: int = 3) -> tuple[bytes, int]:
@@ -41,3 +41,16 @@ def test_lines_that_the_engine_lost_cost_no_later_ones(
 def test_what_the_end_of_a_lost_line_and_the_next_have_in_common_is_no_proof() -> None:
     assert read(b"a\nloaded\n", 9, b"a\nloading") == (b"loaded\n", 7)
     assert Rejoining().feed(b"new") == News(b"new")
+
+
+def test_the_newline_that_docker_drops_after_a_long_line_costs_nothing() -> None:
+    long = b"x" * LONG
+    seen, later = b"a\n" + long + b"\nb\n" + long + b"\n", b"c\nd\n"
+    log = seen.replace(long + b"\n", long) + later
+    for size in (1000, LONG, 10 * LONG):
+        assert read(log, len(seen), seen, size) == (later, 0)
+        assert read(seen + later, len(seen), seen, size) == (later, 0)
+
+
+def test_where_nothing_fits_the_number_counts() -> None:
+    assert read(b"abcdefgh" + b"new\n", 8, b"xyz") == (b"new\n", 0)
