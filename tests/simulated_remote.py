@@ -36,7 +36,8 @@ class Faults:
 class SimulatedLedger:
     """A party's way to the remote. `away` says whether it is unreachable now; `others` lets somebody else go first.
 
-    `leased` is switched off by a test that shows that the laws would be broken without leases.
+    `judge` is shown what is to be pushed, and what that was decided by. `leased` is switched off by a test that shows
+    that the laws would be broken without leases.
     """
 
     remote: MemoryRemote
@@ -45,6 +46,7 @@ class SimulatedLedger:
     away: Callable[[], bool]
     others: Callable[[], None]
     changed: Callable[[], None]
+    judge: Callable[[Sequence[Change], Observation], None] = lambda _changes, _seen: None
     leased: bool = True
     before: dict[str, tuple[str, Content]] = field(default_factory=dict)
 
@@ -62,6 +64,7 @@ class SimulatedLedger:
 
     def commit(self, changes: Sequence[Change], seen: Observation, *, atomic: bool) -> Pushed:
         """One push, with everything that can go wrong around it."""
+        self.judge(changes, seen)
         if self._happens(self.faults.race):
             self.others()
         self._maybe_crash()

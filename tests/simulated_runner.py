@@ -4,10 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from dstack.model import events, job, keys
-from dstack.model import manifest as manifests
+from dstack.model import events, job
 from dstack.model.errors import DstackError, Unavailable
-from dstack.model.manifest import Entry, Manifest
 from dstack.model.observation import AppendNotes, Observation, SetRegistration
 from dstack.model.pool import Attempt, Capacity, Heartbeat, Phase, Registration
 from dstack.model.refs import RunKey
@@ -19,7 +17,9 @@ from runner.duty import Cancel, Discard, Duty, Finish, Prepare, Send, assigned, 
 from runner.executor import Exit, Signal
 from runner.facts import Given, Rules
 from runner.held import Failure, Held, Kept
+from runner.leaving import Leaving, Way, announced, asked, is_over
 from runner.outcome import beginning
+from runner.registering import Standing, Step
 from tests.simulated_remote import SimulatedLedger
 
 LEASE = 60.0
@@ -46,7 +46,8 @@ class Process:
 class Machine:
     """What survives a crash of the runner: identity, journal, processes.
 
-    `forgot`: its journal was lost once. `clashes`: jobs that were given what another had.
+    `forgot`: its journal was lost once. `clashes`: jobs that were given what another had, begun in a drain, or left
+    running by one.
     """
 
     name: str
@@ -71,6 +72,9 @@ class SimulatedRunner:
     start: str
     on_start: Callable[[Held], None]
     is_paused: Callable[[], bool]
+    leaving: Leaving | None = None
+    begun: frozenset[str] = frozenset()
+    done: bool = False
     duty: Duty = field(init=False)
     inherited: frozenset[str] = field(init=False)
     registered: bool = False
@@ -89,10 +93,19 @@ class SimulatedRunner:
         self.duty = Duty(capacity=self.machine.capacity, held=held)
         self.inherited = frozenset(self.machine.processes)
 
+    def drain(self, now: Moment) -> None:
+        """As by SIGTERM: finish what has begun, give back what has not, then end."""
+        self.leaving = asked(self.leaving, Way.DRAIN, now.ticks)
+        self.begun = frozenset(key for key, held in self.duty.held.items() if held.phase is not Phase.WAITING)
+
+    def has(self, phase: Phase) -> bool:
+        """Whether an attempt in hand is in it."""
+        return any(held.phase is phase for held in self.duty.held.values())
+
     def step(self, now: Moment) -> float:
         """One pass over everything."""
         old = {key: one.gpus for key, one in self.machine.processes.items() if key in self.inherited}
-        self.duty = replace(self.duty, taking=not self.is_paused(), found={key: own for key, own in old.items() if own})
+        self.duty = replace(self.duty, taking=not self._pause(), found={key: own for key, own in old.items() if own})
         self._beat(now)
         try:
             self._poll(now)
@@ -104,6 +117,7 @@ class SimulatedRunner:
             return now.ticks + 3600
         self._work(now)
         self._report(now)
+        self._end(now)
         self.machine.journal = dict(self.duty.held)
         return min([pass_until, *self._wakes(now)])
 
@@ -120,7 +134,7 @@ class SimulatedRunner:
             assignment=self.assignment,
             attempts={key: held.phase for key, held in self.duty.held.items()},
             free=self.duty.free,
-            pause="" if self.duty.taking else "its disk is nearly full",
+            pause=self._pause(),
             at=now.wall,
         )
         self.next_beat = now.ticks + min(LEASE / 4, 0.25 * 2.0 ** min(self.beats, 10))
@@ -138,6 +152,8 @@ class SimulatedRunner:
         if mine is not None and (mine.instance, mine.start) != (self.machine.instance, self.start):
             self.stopped = True
             return
+        if self.leaving and mine is not None and mine.state is not announced(self.leaving, self.duty):
+            self._register(seen, now)
         self.polls += 1
         self.seen = seen
         there = seen.assignments.get(self.machine.name)
@@ -170,9 +186,10 @@ class SimulatedRunner:
             executors=("process",),
             store=self.store.url,
             at=now.wall,
+            state=announced(self.leaving, self.duty),
         )
         pushed = self.ledger.commit([SetRegistration(registration=registration)], seen, atomic=False)
-        self.registered = pushed.won
+        self.registered = self.registered or pushed.won
 
     def _given(self, seen: Observation, key: str) -> Given:
         there = seen.assignments[self.machine.name]
@@ -208,6 +225,8 @@ class SimulatedRunner:
     def _act(self, action: Prepare | Send | Cancel | Finish | Discard, now: Moment) -> None:
         key = action.held.key
         if isinstance(action, Prepare):
+            if self.leaving and key not in self.begun:
+                self.machine.clashes.append(f"{key} is begun by {self.machine.name}, which is draining")
             self.tasks[key] = (now.ticks + self.random.expovariate(1.0), "prepare")
         elif isinstance(action, Finish):
             self.tasks[key] = (now.ticks + self.random.expovariate(1.0), "finish")
@@ -258,19 +277,7 @@ class SimulatedRunner:
     def _finished(self, held: Held, now: Moment) -> Held:
         if self.random.random() < 0.05:
             return facts.held_up(held, Failure(reason=job.Reason.UPLOAD_FAILED, message="no store"), now)
-        try:
-            return facts.kept(held, Kept(log_size=1, manifest=self._save(held)), now)
-        except Unavailable:
-            return facts.held_up(held, Failure(reason=job.Reason.UPLOAD_FAILED, message="no store"), now)
-
-    def _save(self, held: Held) -> str:
-        """No two attempts make the same."""
-        data = f"{held.key} {held.attempt.nonce}".encode()
-        entry = Entry(path="out", size=len(data), sha256=manifests.digest(data))
-        self.store.put(keys.content(entry.sha256), data)
-        text = manifests.to_bytes(Manifest(artifacts=("out",), entries=(entry,)))
-        self.store.put(keys.manifest(manifests.digest(text)), text)
-        return manifests.digest(text)
+        return facts.kept(held, Kept(log_size=1), now)
 
     def _report(self, now: Moment) -> None:
         """One push with all lines that are not in our notes yet."""
@@ -304,10 +311,34 @@ class SimulatedRunner:
             for number, line in enumerate(lines, 1)
         )
 
+    def _pause(self) -> str:
+        if self.leaving:
+            return "it is draining"
+        return "its disk is nearly full" if self.is_paused() else ""
+
+    def _end(self, now: Moment) -> None:
+        """Of a drain, as the agent comes to it."""
+        if self.leaving is None or self.seen is None:
+            return
+        if self.leaving.goodbye is None:
+            goodbye = now.ticks if self.leaving.is_ready(self.duty, now.ticks) else None
+            self.leaving = replace(self.leaving, goodbye=goodbye)
+            return
+        mine = self.seen.runners.get(self.machine.name)
+        if mine is None:
+            return
+        step = Step.STAND if mine.state is announced(self.leaving, self.duty) else Step.WRITE
+        standing = Standing(wanted=mine, ours=True, step=step)
+        self.done = is_over(self.leaving, self.duty, standing, now.ticks, registered=self.registered)
+        if self.done and self.tidied:
+            left = [key for key, one in self.machine.processes.items() if one.ends > now.ticks]
+            self.machine.clashes.extend(f"{self.machine.name} has drained, and {key} still runs" for key in left)
+
     def _wakes(self, now: Moment) -> list[float]:
         processes = [process.ends for key, process in self.machine.processes.items() if key in self.duty.held]
         processes = [ends for ends in processes if ends < float("inf")]
-        later = [next_at(self.duty), self.next_beat, *processes, *(at for at, _ in self.tasks.values())]
+        leaves = now.ticks + 1.0 if self.leaving else None
+        later = [next_at(self.duty), self.next_beat, leaves, *processes, *(at for at, _ in self.tasks.values())]
         unsent = any(self._lines(held) for held in self.duty.held.values())
         return [max(now.ticks + 0.01, at) for at in (*later, now.ticks + 1.0 if unsent else None) if at is not None]
 

@@ -9,21 +9,28 @@ import heapq
 import itertools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 import msgspec
 
-from controller.cache import StoreCache
 from controller.pulse import StorePulse
 from controller.turn import Controller
 from dstack.ledger.memory import MemoryRemote
 from dstack.model import bucket, refs
 from dstack.model.errors import Unavailable
 from dstack.model.gpus import Gpu
-from dstack.model.observation import AppendNotes, Change, DeleteRef, RunRecord, SetWanted
-from dstack.model.pool import Capacity
+from dstack.model.observation import (
+    AppendNotes,
+    Change,
+    DeleteRef,
+    Observation,
+    RunRecord,
+    SetAssignments,
+    SetWanted,
+)
+from dstack.model.pool import Capacity, Phase, RunnerState
 from dstack.model.refs import RunKey
 from dstack.model.runspec import Code, Desired, RunSpec, Wanted
 from dstack.model.status import Status
@@ -94,6 +101,8 @@ class Simulation:
     problems: list[str] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
     stopping: bool = False
+    drained: int = 0
+    emptied: int = 0
     _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
     _away: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -155,7 +164,7 @@ class Simulation:
             repository="repo",
             run=name,
             workflow=last,
-            code=Code(commit="c" * 40, snapshot="d" * 40, contents=self._contents()),
+            code=Code(commit="c" * 40, snapshot="d" * 40),
             submitted_by="ada",
             submitted_at=self.moment(0.0).wall,
             nonce=root,
@@ -166,12 +175,6 @@ class Simulation:
         self._changed()
         if self.random.random() < 0.4:
             self.at(self.now + self.random.expovariate(1 / 30), lambda: self._stop(name))
-
-    def _contents(self) -> dict[str, str]:
-        """The digests of the workflows' files: often the same as those of another run, sometimes not known."""
-        if self.random.random() < 0.2:
-            return {}
-        return {name: self.random.choice("1112") for name in "abcd"}
 
     def _stop(self, name: str) -> None:
         record = self.remote.refs[refs.run_branch(name)][1]
@@ -211,6 +214,7 @@ class Simulation:
             away=lambda: self._is_away("remote") or self._is_away(home.name),
             others=lambda: self._somebody_else(home),
             changed=self._changed,
+            judge=self._placed,
             leased=self.leased,
         )
 
@@ -220,7 +224,6 @@ class Simulation:
         return Controller(
             ledger=self._ledger(home, self.faults),
             pulse=StorePulse(controller=home.name, own=store.url, open_store=lambda _: store),
-            cache=StoreCache(open_store=lambda _: store, clock=lambda: self.now),
             store=store.url,
             entropy=lambda: f"{self.random.getrandbits(128):032x}",
             jitter=self.random.random,
@@ -260,6 +263,11 @@ class Simulation:
             return
         finally:
             home.busy = False
+        if isinstance(home.alive, SimulatedRunner) and home.alive.done:
+            self.say(f"{home.name}: has drained")
+            home.alive, self.drained = None, self.drained + 1
+            self.at(self.now + self.random.expovariate(1 / 60), lambda: self._start(home))
+            return
         version = home.version
         self.at(due, lambda: self._step(home) if home.version == version else None)
 
@@ -281,6 +289,16 @@ class Simulation:
         if others:
             self._step(self.random.choice(others))
 
+    def _placed(self, changes: Sequence[Change], seen: Observation) -> None:
+        """Nothing new is placed where a drain has been announced."""
+        for change in changes:
+            if not isinstance(change, SetAssignments) or change.runner not in seen.runners:
+                continue
+            there, state = seen.assignments.get(change.runner), seen.runners[change.runner].state
+            new = set(change.attempts) - set(there.attempts if there else ())
+            if new and state is not RunnerState.LIVE:
+                self.problems.append(f"{sorted(new)} are placed on {change.runner}, which is {state}")
+
     def _job_starts(self, held: Held) -> None:
         """Nothing starts before what it needs is finished, by what the remote says at that moment."""
         self.starts.append(held.key)
@@ -299,6 +317,7 @@ class Simulation:
 
     def _troubles(self) -> None:
         kinds = [self._outage, self._power_cut, self._wipe, self._amnesia, self._lie, self._lie, self._pause]
+        kinds += [self.drain, self.drain]
         for _ in range(self.random.randint(0, 8)):
             self.at(self.random.uniform(10, 350), self.random.choice(kinds))
         self.at(STOP_AT, self._stop_all)
@@ -343,6 +362,20 @@ class Simulation:
         machine = self.random.choice(list(self.machines.values()))
         machine.paused_until = self.now + self.random.expovariate(1 / 60)
         self.say(f"{machine.name}: begins nothing until {machine.paused_until:.0f}")
+
+    def drain(self, tries: int = 200) -> None:
+        """A machine on which jobs run and wait is to be emptied; once it is, its runner is started again some day."""
+        runners = [(home, home.alive) for home in self.homes if isinstance(home.alive, SimulatedRunner)]
+        busy = [(home, one) for home, one in runners if one.has(Phase.RUNNING)]
+        full = [(home, one) for home, one in busy if one.has(Phase.WAITING)]
+        if full or (not tries and runners):
+            home, runner = self.random.choice(full or busy or runners)
+            self.say(f"{home.name}: drains")
+            self.emptied += bool(full)
+            runner.drain(self.moment(home.offset))
+            self.at(self.now, lambda: self._step(home))
+        elif tries:
+            self.at(self.now + 1.0, lambda: self.drain(tries - 1))
 
     def _lie(self) -> None:
         """Somebody writes into a runner's notes that an attempt has ended, without knowing its nonce."""
