@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from dstack.model import events, job
+from dstack.model import events, job, keys
+from dstack.model import manifest as manifests
 from dstack.model.errors import DstackError, Unavailable
+from dstack.model.manifest import Entry, Manifest
 from dstack.model.observation import AppendNotes, Observation, SetRegistration
 from dstack.model.pool import Attempt, Capacity, Heartbeat, Phase, Registration
 from dstack.model.refs import RunKey
@@ -277,7 +279,19 @@ class SimulatedRunner:
     def _finished(self, held: Held, now: Moment) -> Held:
         if self.random.random() < 0.05:
             return facts.held_up(held, Failure(reason=job.Reason.UPLOAD_FAILED, message="no store"), now)
-        return facts.kept(held, Kept(log_size=1), now)
+        try:
+            return facts.kept(held, Kept(log_size=1, manifest=self._save(held)), now)
+        except Unavailable:
+            return facts.held_up(held, Failure(reason=job.Reason.UPLOAD_FAILED, message="no store"), now)
+
+    def _save(self, held: Held) -> str:
+        """No two attempts make the same."""
+        data = f"{held.key} {held.attempt.nonce}".encode()
+        entry = Entry(path="out", size=len(data), sha256=manifests.digest(data))
+        self.store.put(keys.content(entry.sha256), data)
+        text = manifests.to_bytes(Manifest(artifacts=("out",), entries=(entry,)))
+        self.store.put(keys.manifest(manifests.digest(text)), text)
+        return manifests.digest(text)
 
     def _report(self, now: Moment) -> None:
         """One push with all lines that are not in our notes yet."""

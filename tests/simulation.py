@@ -15,6 +15,7 @@ from random import Random
 
 import msgspec
 
+from controller.cache import StoreCache
 from controller.pulse import StorePulse
 from controller.turn import Controller
 from dstack.ledger.memory import MemoryRemote
@@ -164,7 +165,7 @@ class Simulation:
             repository="repo",
             run=name,
             workflow=last,
-            code=Code(commit="c" * 40, snapshot="d" * 40),
+            code=Code(commit="c" * 40, snapshot="d" * 40, contents=self._contents()),
             submitted_by="ada",
             submitted_at=self.moment(0.0).wall,
             nonce=root,
@@ -175,6 +176,12 @@ class Simulation:
         self._changed()
         if self.random.random() < 0.4:
             self.at(self.now + self.random.expovariate(1 / 30), lambda: self._stop(name))
+
+    def _contents(self) -> dict[str, str]:
+        """The digests of the workflows' files: often the same as those of another run, sometimes not known."""
+        if self.random.random() < 0.2:
+            return {}
+        return {name: self.random.choice("1112") for name in "abcd"}
 
     def _stop(self, name: str) -> None:
         record = self.remote.refs[refs.run_branch(name)][1]
@@ -224,6 +231,7 @@ class Simulation:
         return Controller(
             ledger=self._ledger(home, self.faults),
             pulse=StorePulse(controller=home.name, own=store.url, open_store=lambda _: store),
+            cache=StoreCache(open_store=lambda _: store, clock=lambda: self.now),
             store=store.url,
             entropy=lambda: f"{self.random.getrandbits(128):032x}",
             jitter=self.random.random,

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from tests.simulation import Simulation
+from tests.simulation_laws import reused
 
 SEEDS = int(os.environ.get("SEEDS", "280"))
 BATCH = 20
@@ -32,6 +33,13 @@ def test_machines_are_drained_again_and_again_while_jobs_run_and_wait_there() ->
         assert simulation.play() == [], seed
         emptied += simulation.emptied
     assert emptied > 0
+
+
+def test_finished_jobs_stand_in_for_others() -> None:
+    """What the laws say of reuse is said of something."""
+    played = [Simulation(seed) for seed in range(30)]
+    assert [problem for one in played for problem in one.play()] == []
+    assert sum(reused(one.remote) for one in played) > 20
 
 
 def test_without_leases_the_laws_break() -> None:
