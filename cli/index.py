@@ -21,6 +21,8 @@ COMMANDS: Mapping[str, Listed] = {
     "logs": Listed("cli.logs", "The output of a run or job"),
     "artifacts": Listed("cli.artifacts", "What a run or job has made: list or download it"),
     "metrics": Listed("cli.metrics", "What jobs have measured, a row each: compare a sweep"),
+    "diff": Listed("cli.diff", "What differs between two runs or jobs, or one and your work tree"),
+    "checkout": Listed("cli.checkout", "The code of a run in a folder, to look at or to work on"),
     "stop": Listed("cli.stop", "Stop or abort runs and jobs"),
     "tag": Listed("cli.tag", "Name a run, or store files under a name, for others to depend on"),
     "untag": Listed("cli.untag", "Take a tag away"),
