@@ -185,7 +185,7 @@ def test_a_backoff_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize(("changed", "lost"), [(1000.0, False), (941.0, False), (940.0, True)])
-def test_a_runner_whose_heartbeat_stands_still_for_a_lease_is_lost(changed: float, lost: bool) -> None:  # noqa: FBT001
+def test_a_runner_whose_heartbeat_stands_still_for_a_lease_is_lost(changed: float, lost: bool) -> None:  # noqa: FBT001 (a table's column)
     run = holding(assigned(), claims=[started()])
     decisions = decide(world(run, runners=[runner_view(changed=changed), runner_view("heron")]), NOW)
     events = events_on(decisions, TRAIN.oid)
@@ -208,7 +208,7 @@ def test_an_attempt_of_another_instance_is_given_up_at_once() -> None:
 
 
 @pytest.mark.parametrize(("since", "given_up"), [(881.0, False), (880.0, True)])
-def test_an_attempt_its_runner_never_names_is_given_up_after_two_leases(since: float, given_up: bool) -> None:  # noqa: FBT001
+def test_an_attempt_its_runner_never_names_is_given_up_after_two_leases(since: float, given_up: bool) -> None:  # noqa: FBT001 (a table's column)
     runner = runner_view()
     runner = replace(runner, watched=replace(runner.watched, missing={f"{TRAIN.id}.1": since}))
     events = events_on(decide(world(holding(assigned()), runners=[runner]), NOW), TRAIN.oid)
@@ -234,7 +234,7 @@ def test_a_stop_ends_what_has_not_begun_and_tells_the_runner_of_the_rest(desired
 )
 def test_an_attempt_that_another_controller_gave_to_a_lost_runner_has_a_lease(
     opened: float | None,
-    given_up: bool,  # noqa: FBT001
+    given_up: bool,  # noqa: FBT001 (a table's column)
 ) -> None:
     run = holding(assigned())
     attempt = _attempt(run)
