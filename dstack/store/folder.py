@@ -9,12 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from dstack.model.errors import Invalid
-from dstack.store import beneath, incoming
+from dstack.store import beneath, incoming, streams
 from dstack.store.folder_errors import explained
 from dstack.store.key import is_name, split_key, split_prefix
 from dstack.store.store import Head, Sent, Source, unwatched
-from dstack.store.streams import Limited
 
 PIECE = 1024 * 1024
 SWEEP_SECONDS = 3_600.0
@@ -49,14 +47,8 @@ class FolderStore:
     def get(self, key: str, *, limit: int) -> bytes | None:
         """See Store."""
         stream = self.open(key)
-        if stream is None:
-            return None
-        with stream as file, explained(self.url, key):
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            msg = f"{key} in the store {self.url} has more than the {limit} bytes accepted"
-            raise Invalid(msg)
-        return data
+        with explained(self.url, key):
+            return streams.whole(stream, key, self.url, limit=limit)
 
     def open(self, key: str, *, start: int = 0, size: int | None = None) -> AbstractContextManager[BinaryIO] | None:
         """See Store."""
@@ -67,7 +59,7 @@ class FolderStore:
             return None
         file = os.fdopen(descriptor, "rb")
         file.seek(start)
-        return file if size is None else Limited(file, size)
+        return file if size is None else streams.Limited(file, size)
 
     def head(self, key: str) -> Head | None:
         """See Store."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from dstack.model.errors import Invalid, Unavailable
+from dstack.model.errors import Unavailable
 from dstack.model.s3_place import Place
-from dstack.store import s3_errors, s3_parts, s3_rights
+from dstack.store import s3_errors, s3_parts, s3_rights, streams
 from dstack.store.key import is_name, split_key, split_prefix
 from dstack.store.s3_client import client_of
 from dstack.store.s3_errors import explained
@@ -68,15 +68,7 @@ class S3Store:
 
     def get(self, key: str, *, limit: int) -> bytes | None:
         """See Store."""
-        stream = self.open(key)
-        if stream is None:
-            return None
-        with stream as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
-            msg = f"{key} in the store {self.url} has more than the {limit} bytes accepted"
-            raise Invalid(msg)
-        return data
+        return streams.whole(self.open(key), key, self.url, limit=limit)
 
     def open(self, key: str, *, start: int = 0, size: int | None = None) -> AbstractContextManager[BinaryIO] | None:
         """See Store. A stream that breaks off is taken up where it was, a few times."""
