@@ -1,75 +1,26 @@
 """Advance one run: conclude attempts that ended or were lost, obey stops, find what is ready, finish what is done."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from dstack.model.events import Assigned, Ended, Finished, JobSummary, Planned, Reused, Revoked, RunFinished
-from dstack.model.gpus import Gpu, lacking
-from dstack.model.job import Job, Reason, short
-from dstack.model.placing import Candidate, executor_of
+from dstack.model.events import Ended, Finished, Planned, Revoked
+from dstack.model.fates import RunnerFates
+from dstack.model.job import Job, Reason
+from dstack.model.placing import Candidate
 from dstack.model.plan import Plan, PlannedJob
 from dstack.model.pool import attempt_key
 from dstack.model.retries import last_revoked, retries_left
 from dstack.model.runspec import Desired
 from dstack.model.s3_place import moved
 from dstack.model.standing_in import stood_in, tell_answer
-from dstack.model.states import FRESH, AttemptState, JobState, RunState, run_reason, run_status
+from dstack.model.states import FRESH, AttemptState, JobState, RunState
 from dstack.model.status import Status
+from dstack.model.summing_up import finish, finish_invalid
 from dstack.model.turn import OpenAttempt, Turn, Waiting
 from dstack.model.world import Moment, RunView, World
 
 SAMPLE = 50
 
 _END = {Desired.STOP: (Status.STOPPED, Reason.STOPPED), Desired.ABORT: (Status.ABORTED, Reason.ABORTED)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunnerFates:
-    """What became of the runners: `lost` ones, the instance registered for each, (runner, attempt) pairs given up.
-
-    `spared`: attempts that another controller, to whom the runner lives, gave it less than a lease ago. `gone`: ended
-    with nothing in hand. `waiting`: (runner, attempt) pairs not begun, by the heartbeat of the registered start,
-    with why it begins nothing now, if it doesn't; `paused` the same of (runner, executor). `gpus`: what each has.
-    """
-
-    lost: frozenset[str] = frozenset()
-    spared: frozenset[str] = frozenset()
-    instances: Mapping[str, str] = field(default_factory=dict)
-    given_up: frozenset[tuple[str, str]] = frozenset()
-    gone: frozenset[str] = frozenset()
-    waiting: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    paused: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    gpus: Mapping[str, tuple[Gpu, ...]] = field(default_factory=dict)
-
-    def back(self, key: str, assigned: Assigned, job: Job) -> str:
-        """Why its runner, the very one it was given to, has not begun this attempt and never will; else empty."""
-        name = assigned.runner
-        if self.instances.get(name) != assigned.instance:
-            return ""
-        if name in self.gone:
-            return f"the runner {name} has ended"
-        why = self.waiting.get((name, key))
-        if why is None:
-            return ""
-        if missing := lacking(self.gpus.get(name, ()), job.resources.gpu):
-            return f"the runner {name} {missing}"
-        if why:
-            return f"the runner {name} begins nothing now ({why})"
-        executor = executor_of(job)
-        why = self.paused.get((name, executor), "")
-        return f"the runner {name} begins no {executor} jobs now ({why})" if why else ""
-
-    def of(self, key: str, assigned: Assigned) -> str:
-        """Why nothing is to be expected of this attempt any more; empty while something is."""
-        name = assigned.runner
-        if name not in self.instances or (name in self.lost and key not in self.spared):
-            return f"the runner {name} is lost"
-        if self.instances[name] != assigned.instance:
-            return f"the runner {name} was set up anew"
-        if (name, key) in self.given_up:
-            return f"the runner {name} does not know of it"
-        return ""
 
 
 def advance(run: RunView, world: World, fates: RunnerFates, now: Moment) -> Turn:
@@ -79,7 +30,7 @@ def advance(run: RunView, world: World, fates: RunnerFates, now: Moment) -> Turn
     if run.state.finished:
         return turn
     if run.plan is None:
-        _finish_invalid(turn)
+        finish_invalid(turn)
         return turn
     if run.state.planned is None:
         _plan(turn, run.plan)
@@ -87,23 +38,8 @@ def advance(run: RunView, world: World, fates: RunnerFates, now: Moment) -> Turn
     for index, planned in enumerate(run.plan.jobs):
         _Step(turn=turn, world=world, fates=fates, planned=planned, index=index, expected=expected).take()
     if len(turn.outcomes) == len(run.plan.jobs):
-        _finish(turn, run.plan)
+        finish(turn, run.plan)
     return turn
-
-
-def _finish_invalid(turn: Turn) -> None:
-    run = turn.run
-    turn.add(
-        run.root,
-        RunFinished(
-            seq=0,
-            at=turn.now.wall,
-            message=run.problem,
-            generation=run.state.generation,
-            status=Status.FAILED,
-            reason=Reason.INVALID,
-        ),
-    )
 
 
 def _plan(turn: Turn, plan: Plan) -> None:
@@ -287,53 +223,3 @@ class _Step:
         self.turn.add(self.planned.oid, event)
         self.turn.outcomes[self.planned.id] = (status, event.manifest)
         tell_answer(self.turn, self.planned, event, self.world)
-
-
-def _finish(turn: Turn, plan: Plan) -> None:
-    """Every job is finished: the run's verdict, and a line per job for those who read notes with git."""
-    statuses = [turn.outcomes[planned.id][0] for planned in plan.jobs]
-    status = run_status(RunState(), statuses)
-    ends = list(_ends(turn, plan))
-    counts = dict(Counter(str(word) for word in statuses))
-    reason = run_reason(((end.status, end.reason) for end in ends), status)
-    words = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
-    turn.add(
-        turn.run.root,
-        RunFinished(
-            seq=0,
-            at=turn.now.wall,
-            message=f"{turn.run.key.name} is {status}: {words}",
-            generation=turn.run.state.generation,
-            status=status,
-            reason=reason,
-            counts=counts,
-        ),
-    )
-    for end in ends:
-        turn.add(turn.run.root, end)
-
-
-def _ends(turn: Turn, plan: Plan) -> Iterable[JobSummary]:
-    for planned in plan.jobs:
-        state = turn.run.state.jobs.get(planned.id, FRESH)
-        new = [event for event in turn.events.get(planned.oid, ()) if isinstance(event, Finished | Reused)]
-        end = new[-1] if new else state.finished
-        finished = end if isinstance(end, Finished) else None
-        yield JobSummary(
-            seq=0,
-            at=turn.now.wall,
-            message=_summary(planned.job, end),
-            generation=turn.run.state.generation,
-            job=short(planned.oid),
-            workflow=planned.job.workflow,
-            status=finished.status if finished else Status.DONE,
-            reason=finished.reason if finished else Reason.OK,
-            exit_code=finished.exit_code if finished else None,
-        )
-
-
-def _summary(job: Job, end: Finished | Reused | None) -> str:
-    if not isinstance(end, Finished):
-        return f"{job.title}: {Status.DONE}, {end.message if end else 'reused'}"
-    where = f" on {end.runner}" if end.runner else ""
-    return f"{job.title}: {end.status} ({end.reason}){where}"

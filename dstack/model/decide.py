@@ -7,8 +7,9 @@ anew from the attempts that are open.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dstack.model.advance import RunnerFates, advance
+from dstack.model.advance import advance
 from dstack.model.assigning import Held, assigned_event, attempt_of, changed_assignments
+from dstack.model.fates import RunnerFates
 from dstack.model.job import Job, Reason
 from dstack.model.observation import Change
 from dstack.model.placing import Placement, Room, place
