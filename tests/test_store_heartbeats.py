@@ -174,4 +174,4 @@ def test_controllers_are_read_at_once() -> None:
         write_controller(store, ControllerHeartbeat(controller=f"c{number}", at=NOW))
     assert home(store) is not None
     assert store.asked == 20
-    assert store.most >= 4
+    assert store.most >= 3
