@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from cli.diff import definition_lines
+from dstack.ledger.codediff import bring, changes
 from dstack.model.comparing import (
     Changed,
     Compared,
@@ -16,9 +17,11 @@ from dstack.model.comparing import (
     compare_runs,
     definition,
 )
+from dstack.model.errors import Failed, Unavailable
 from dstack.model.job import Job, Need, Resources, Tagged
+from dstack.model.refs import RunKey
 from tests.calls import WORKFLOWS, Desk, desk
-from tests.repositories import sh
+from tests.repositories import place, sh
 
 TRAIN = Job(
     root="1" * 40,
@@ -142,48 +145,56 @@ def test_jobs_are_compared_too(at: Desk) -> None:
     assert (answer.code, "two has no job train[lr=0.2] to compare with" in answer.err) == (1, True)
 
 
-def test_a_run_of_somebody_else_is_fetched_at_need(at: Desk, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_somebody_else_is_fetched_at_need(at: Desk, tmp_path: Path) -> None:
     three_runs(at)
-    # By URL, as over a network: nothing is borrowed from the remote's folder.
-    other = tmp_path / "other"
-    sh(tmp_path, "clone", "--quiet", at.remote.as_uri(), str(other))
-    sh(other, "config", "dstack.remote", "origin")
-    there = Desk(folder=other, remote=at.remote, capture=capfd)
-    assert [one["file"] for one in there.dstack("diff", "one", "two", "--json").json["code"]][-1] == "train.py"
-    assert there.dstack("checkout", "two", str(tmp_path / "theirs")).code == 0
-    assert (tmp_path / "theirs/train.py").read_text() == "print('other')\n"
-    ref = next(ref for ref in at.refs() if "snapshots/two." in ref)
+    sh(tmp_path, "clone", "--quiet", at.remote.as_uri(), "other")
+    there = place(tmp_path / "other", tmp_path / "cache", fetching=True)
+    head = there.code.head
+    for name in ("one", "two"):
+        ref, snapshot = next((ref, oid) for ref, oid in at.refs().items() if f"snapshots/{name}." in ref)
+        key = RunKey.of(name, at.refs()[f"refs/heads/dstack/runs/{name}"])
+        bring(there.cache, there.code, key, snapshot)
+    assert [one.file for one in changes(there.cache, head, snapshot)][-1] == "train.py"
+    # The history was there already: only what is new has come.
+    counted = dict(line.split(": ") for line in sh(there.cache.path, "count-objects", "-v").splitlines())
+    assert 0 < int(counted["count"]) + int(counted["in-pack"]) <= 6
+    again = place(tmp_path / "other", tmp_path / "another cache", fetching=True)
     sh(at.remote, "update-ref", "-d", ref)
-    shutil.rmtree(other / ".git/dstack")
-    answer = there.dstack("diff", "one", "two")
-    assert (answer.code, "the code of run two is not on the state remote any more" in answer.err) == (1, True)
+    with pytest.raises(Failed, match="the code of run two is not on the state remote any more"):
+        bring(again.cache, again.code, key, snapshot)
+    sh(at.remote, "update-ref", ref, head)
+    with pytest.raises(Failed, match="was replaced"):
+        bring(again.cache, again.code, key, snapshot)
+    at.remote.rename(tmp_path / "away")
+    with pytest.raises(Unavailable):
+        bring(again.cache, again.code, key, snapshot)
 
 
 def test_the_code_of_a_run_stands_in_a_repository_of_its_own(at: Desk, tmp_path: Path) -> None:
     three_runs(at)
-    place = tmp_path / "look here"
-    answer = at.dstack("checkout", "two", str(place))
+    there = tmp_path / "look here"
+    answer = at.dstack("checkout", "two", str(there))
     assert answer.code == 0, answer
-    assert answer.out.startswith(f"{place}: the code of two (")
-    assert (place / "train.py").read_text() == "print('other')\n"
-    assert sh(place, "status", "--porcelain", "--branch") == "## two"
-    subjects = sh(place, "log", "--format=%s").splitlines()
+    assert answer.out.startswith(f"{there}: the code of two (")
+    assert (there / "train.py").read_text() == "print('other')\n"
+    assert sh(there, "status", "--porcelain", "--branch") == "## two"
+    subjects = sh(there, "log", "--format=%s").splitlines()
     assert (subjects[0].startswith("The work tree at"), subjects[1:]) == (True, ["workflows", "begin"])
-    assert sh(place, "remote", "get-url", "origin") == str(at.remote)
-    assert not (place / ".git/objects/info/alternates").exists()
+    assert sh(there, "remote", "get-url", "origin") == str(at.remote)
+    assert not (there / ".git/objects/info/alternates").exists()
     shutil.rmtree(at.folder)
-    assert sh(place, "fsck", "--full") is not None
+    assert sh(there, "fsck", "--full") is not None
 
 
 def test_nothing_of_the_user_is_overwritten(at: Desk, tmp_path: Path) -> None:
     three_runs(at)
-    place = tmp_path / "full"
-    place.mkdir()
-    assert at.dstack("checkout", "one", str(place)).code == 0
-    before = sh(place, "rev-parse", "HEAD")
-    answer = at.dstack("checkout", "two", str(place))
+    there = tmp_path / "full"
+    there.mkdir()
+    assert at.dstack("checkout", "one", str(there)).code == 0
+    before = sh(there, "rev-parse", "HEAD")
+    answer = at.dstack("checkout", "two", str(there))
     assert (answer.code, "is not empty" in answer.err) == (1, True)
-    assert sh(place, "rev-parse", "HEAD") == before
+    assert sh(there, "rev-parse", "HEAD") == before
     (tmp_path / "file").touch()
     assert "no folder" in at.dstack("checkout", "two", str(tmp_path / "file")).err
     assert at.dstack("checkout", "twoo", str(tmp_path / "new")).code == 1
