@@ -17,7 +17,7 @@ from dstack.model.comparing import (
     compare_runs,
     definition,
 )
-from dstack.model.errors import Failed, Unavailable
+from dstack.model.errors import Failed
 from dstack.model.job import Job, Need, Resources, Tagged
 from dstack.model.refs import RunKey
 from tests.calls import WORKFLOWS, Desk, desk
@@ -166,7 +166,7 @@ def test_a_run_of_somebody_else_is_fetched_at_need(at: Desk, tmp_path: Path) -> 
     with pytest.raises(Failed, match="was replaced"):
         bring(again.cache, again.code, key, snapshot)
     at.remote.rename(tmp_path / "away")
-    with pytest.raises(Unavailable):
+    with pytest.raises(Failed, match="there is no such repository"):
         bring(again.cache, again.code, key, snapshot)
 
 
