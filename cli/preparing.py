@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from cli.run_options import RunOptions
 from cli.session import Seen, Session
+from dstack.ledger.narrowing import Contents, contents
 from dstack.ledger.snapshot import Snapshot, take_snapshot
 from dstack.ledger.worktree import Choice
 from dstack.model import refs
@@ -69,6 +70,9 @@ def prepare(session: Session, order: Order, seen: Seen, *, only: str | None = No
     workflows = parse_workflows(snapshot.workflows.data, allow_env=frozenset(options.allow_env))
     variables = parse_variables(snapshot.variables.data if snapshot.variables else None, workflows)
     workflows.get(order.workflow)
+    graph = workflows.graph(order.workflow)
+    depends = contents(session.cache.objects, snapshot.tree, {one.name: one.include for one in graph})
+    snapshot = dataclasses.replace(snapshot, warnings=(*snapshot.warnings, *depends.warnings))
     spec = RunSpec(
         repository=seen.repository or "",
         run=name,
@@ -76,7 +80,7 @@ def prepare(session: Session, order: Order, seen: Seen, *, only: str | None = No
         variables=_overrides(order, workflows, variables),
         matrix=_matrix(order, workflows),
         environment=_environment(workflows, order.workflow),
-        code=_code(snapshot, workflows, order.workflow),
+        code=_code(snapshot, depends),
         tags=_tags(session, seen, workflows.graph(order.workflow)),
         submitted_by=session.me,
         submitted_at=datetime.now(UTC).replace(microsecond=0),
@@ -139,11 +143,11 @@ def _environment(workflows: Workflows, workflow: str) -> dict[str, str]:
     return {name: os.environ[name] for name in environment_names(workflows, workflow) if name in os.environ}
 
 
-def _code(snapshot: Snapshot, workflows: Workflows, workflow: str) -> Code:
+def _code(snapshot: Snapshot, depends: Contents) -> Code:
     return Code(
         url=snapshot.url,
         branch=snapshot.branch,
         commit=snapshot.head,
         snapshot=snapshot.commit,
-        contents={one.name: snapshot.content for one in workflows.graph(workflow)},
+        contents=dict(depends.digests),
     )

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dstack.ledger import git, refusals
+from dstack.ledger.narrowing import write_narrowed
+from dstack.ledger.objects import Objects
 from dstack.model import refs
 from dstack.model.errors import Unavailable
 from dstack.model.job import Reason
@@ -46,6 +48,16 @@ class CodeCache:
                 self._forget()
                 self._make()
             self._check(key, snapshot, self._get(key, snapshot))
+
+    def treeish(self, snapshot: str, include: tuple[str, ...]) -> str:
+        """What is to be checked out: the snapshot, or of it only what these globs name, as a tree that is then here.
+
+        Raises Invalid, Failed, Damaged.
+        """
+        if not include:
+            return snapshot
+        objects = Objects.open(self.path)
+        return write_narrowed(objects, objects.commit(snapshot).tree, include)
 
     def discard(self) -> None:
         """Forget everything: a checkout found the cache damaged."""

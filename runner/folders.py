@@ -17,8 +17,8 @@ class Trees(Protocol):
         """Leave this one to the attempt that had it before a restart."""
         ...
 
-    def checkout(self, key: RunKey, snapshot: str) -> Path:
-        """A folder that holds the snapshot and nothing else. Raises StartFailed, Unavailable."""
+    def checkout(self, key: RunKey, snapshot: str, include: tuple[str, ...]) -> Path:
+        """A folder with the snapshot (of it what globs name) and nothing else. Raises StartFailed, Unavailable."""
         ...
 
     def release(self, tree: Path) -> None:
@@ -53,13 +53,13 @@ class Folders:
         except FileNotFoundError:
             return self.folder(key) / "nothing"
 
-    def check_out(self, key: str, run: RunKey, snapshot: str) -> None:
+    def check_out(self, key: str, run: RunKey, snapshot: str, include: tuple[str, ...]) -> None:
         """See Workspaces."""
         folder = self.folder(key)
         folder.mkdir(exist_ok=True, mode=0o700)
         if (folder / TREE).exists():
             self._release(key)
-        tree = self._trees.checkout(run, snapshot)
+        tree = self._trees.checkout(run, snapshot, include)
         scratch = folder / f"{TREE}.new"
         scratch.write_bytes(os.fsencode(tree))
         scratch.replace(folder / TREE)

@@ -38,8 +38,8 @@ class Workspaces(Protocol):
         """Where its checkout is; where nothing is, before there is one."""
         ...
 
-    def check_out(self, key: str, run: RunKey, snapshot: str) -> None:
-        """Give it a tree that holds exactly the snapshot. Raises StartFailed, Unavailable."""
+    def check_out(self, key: str, run: RunKey, snapshot: str, include: tuple[str, ...]) -> None:
+        """Give it a tree that holds exactly the snapshot, or what globs name of it. Raises StartFailed, Unavailable."""
         ...
 
     def remove(self, key: str) -> None:
@@ -120,7 +120,8 @@ def _place_all(held: Held, place_: Place, cancel: Cancel) -> tuple[str, ...]:
     attempt = held.attempt
     cancel.check()
     with _Step(Reason.CHECKOUT, "the code could not be checked out"):
-        place_.workspaces.check_out(held.key, RunKey.from_text(attempt.run), attempt.snapshot)
+        run = RunKey.from_text(attempt.run)
+        place_.workspaces.check_out(held.key, run, attempt.snapshot, held.job.include)
     tree, artifacts = _tree(held, place_), list[str]()
     for digest, under in _inputs(attempt):
         cancel.check()

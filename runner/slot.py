@@ -7,8 +7,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from dstack.ledger import git
-from dstack.model.errors import Failed
+from dstack.ledger import git, objects
+from dstack.model.errors import Failed, Invalid
 from dstack.model.job import Reason
 from runner.codecache import CodeCache
 from runner.executor import StartFailed
@@ -38,7 +38,7 @@ class Damaged(Exception):
 
 
 class Slot:
-    """A slot's folder. `snapshot` is what was last checked out; `clean`: nothing else is in the tree."""
+    """A slot's folder. `snapshot` is what was last checked out, or part of it; `clean`: nothing else is in the tree."""
 
     def __init__(self, folder: Path) -> None:
         """Take over what is on disk; anything doubtful counts as not clean."""
@@ -47,15 +47,18 @@ class Slot:
         word, _, self.snapshot = self._read_state().partition(" ")
         self.clean = word == "clean"
 
-    def fill(self, code: CodeCache, snapshot: str) -> None:
-        """Make the tree exactly the snapshot, writing only what differs. Raises Damaged, StartFailed."""
+    def fill(self, code: CodeCache, snapshot: str, include: tuple[str, ...] = ()) -> None:
+        """Make the tree exactly the snapshot (or what the globs name of it), writing only what differs.
+
+        Raises Damaged, StartFailed.
+        """
         clean, self.clean = self.clean, False
         self._write_state("used", snapshot)
         if not self._is_sound():
             self.empty()
         elif not clean:
             self.tidy(code)
-        self._git(code, "read-tree", "--reset", "-u", snapshot)
+        self._git(code, "read-tree", "--reset", "-u", _treeish(code, snapshot, include))
         self.snapshot = snapshot
 
     def tidy(self, code: CodeCache) -> None:
@@ -124,6 +127,15 @@ class Slot:
         new = self._state.with_name("state.new")
         new.write_text(f"{word} {snapshot}\n", encoding="ascii")
         new.replace(self._state)
+
+
+def _treeish(code: CodeCache, snapshot: str, include: tuple[str, ...]) -> str:
+    try:
+        return code.treeish(snapshot, include)
+    except (objects.Damaged, Failed) as error:
+        raise Damaged(str(error)) from error
+    except Invalid as error:
+        raise StartFailed(Reason.CHECKOUT, str(error)) from error
 
 
 def lfs_url(url: str) -> str:

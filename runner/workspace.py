@@ -35,12 +35,15 @@ class Workspaces:
                 self._free.remove(slot)
                 self._used[tree] = slot
 
-    def checkout(self, key: RunKey, snapshot: str) -> Path:
-        """A folder with the snapshot and nothing else. Raises StartFailed; Unavailable while the remote is away."""
+    def checkout(self, key: RunKey, snapshot: str, include: tuple[str, ...] = ()) -> Path:
+        """A folder with the snapshot, or only those of its files that globs name (repo.include), and nothing else.
+
+        Raises StartFailed; Unavailable while the remote is away.
+        """
         self._code.fetch(key, snapshot)
         slot = self._take(snapshot)
         try:
-            self._fill(slot, key, snapshot)
+            self._fill(slot, key, snapshot, include)
         except BaseException:
             self.release(slot.tree)
             raise
@@ -95,18 +98,18 @@ class Workspaces:
         folder.mkdir()
         return folder
 
-    def _fill(self, slot: Slot, key: RunKey, snapshot: str) -> None:
+    def _fill(self, slot: Slot, key: RunKey, snapshot: str, include: tuple[str, ...]) -> None:
         """Fill the slot; where that fails begin it anew, and then the cache too."""
         for begin_anew in (slot.empty, self._code.discard):
             try:
-                slot.fill(self._code, snapshot)
+                slot.fill(self._code, snapshot, include)
             except Damaged:
                 begin_anew()
                 self._code.fetch(key, snapshot)
             else:
                 return
         try:
-            slot.fill(self._code, snapshot)
+            slot.fill(self._code, snapshot, include)
         except Damaged as error:
             msg = f"the code can't be checked out on this runner: {error}"
             raise StartFailed(Reason.CHECKOUT, msg) from error

@@ -142,7 +142,7 @@ class FakeTrees:
         """See Trees."""
         self.claimed.append(tree)
 
-    def checkout(self, key: RunKey, snapshot: str) -> Path:
+    def checkout(self, key: RunKey, snapshot: str, _include: tuple[str, ...] = ()) -> Path:
         """See Trees."""
         if self.trouble:
             raise self.trouble

@@ -84,7 +84,7 @@ class EmptyTrees:
     def claim(self, tree: Path) -> None:
         """Nothing survives here."""
 
-    def checkout(self, _key: RunKey, _snapshot: str) -> Path:
+    def checkout(self, _key: RunKey, _snapshot: str, _include: tuple[str, ...]) -> Path:
         self.made += 1
         tree = self.folder / str(self.made)
         tree.mkdir(parents=True)

@@ -187,17 +187,6 @@ def test_untracked_files_can_be_left_at_home(tmp_path: Path) -> None:
     assert _names(tmp_path, here.snapshot(Choice(untracked=False)).tree) == {".dstack/workflows.yaml", "train.py"}
 
 
-def test_content_does_not_depend_on_the_definitions(tmp_path: Path) -> None:
-    here = place(work(tmp_path / "code"), tmp_path / "cache")
-    one = here.snapshot()
-    with (here.code.top / ".dstack/workflows.yaml").open("a") as file:
-        file.write("# more\n")
-    two = here.snapshot()
-    assert (one.content, one.tree != two.tree) == (two.content, True)
-    dirty(here.code.top)
-    assert here.snapshot().content != one.content
-
-
 def test_a_dstackignore_leaves_files_out_and_include_brings_them_back(tmp_path: Path) -> None:
     top = work(tmp_path / "code")
     (top / ".dstackignore").write_text("# a comment\n\n*.csv\n/data/\n!keep.csv\n")

@@ -252,3 +252,28 @@ def test_trimmed_what_is_free_is_gone_and_what_is_used_stays(spaces: Workspaces,
     assert content(spaces.checkout(KEY, snapshot)) == content(remote.work)
     spaces.release(used)
     assert content(spaces.checkout(KEY, snapshot)) == content(remote.work)
+
+
+def test_a_job_sees_only_what_it_declares_to_depend_on(spaces: Workspaces, remote: Remote) -> None:
+    snapshot = remote.snapshot()
+    tree = spaces.checkout(KEY, snapshot, ("src/**/*.bin", "*.sh"))
+    assert set(content(tree)) == {"run.sh", "src", "src/deep", "src/deep/model.bin"}
+    assert (tree / "run.sh").stat().st_mode & 0o111
+    (tree / "train.py").write_text("left by a job")
+    spaces.release(tree)
+    assert content(spaces.checkout(KEY, snapshot)) == content(remote.work)
+
+
+def test_a_narrow_checkout_writes_nothing_anew_that_stays(spaces: Workspaces, remote: Remote) -> None:
+    snapshot = remote.snapshot()
+    tree = spaces.checkout(KEY, snapshot)
+    before = identities(tree)
+    spaces.release(tree)
+    narrow = spaces.checkout(KEY, snapshot, ("src",))
+    assert narrow == tree
+    after = identities(narrow)
+    assert after == {name: one for name, one in before.items() if "/src" in name}
+
+
+def test_a_snapshot_whose_globs_name_nothing_is_an_empty_folder(spaces: Workspaces, remote: Remote) -> None:
+    assert content(spaces.checkout(KEY, remote.snapshot(), ("nowhere",))) == {}

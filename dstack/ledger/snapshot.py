@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from dstack.ledger import lfs, objects
+from dstack.ledger import lfs
 from dstack.ledger.cache import Cache
 from dstack.ledger.code import CodeRepository, tracked
 from dstack.ledger.lfs import LfsObjects
@@ -17,7 +17,6 @@ WORKFLOWS = ".dstack/workflows.yaml"
 VARIABLES = ".dstack/variables.yaml"
 FILE_LIMIT = 1024 * 1024
 
-_DSTACK = b".dstack"
 # So many commits behind HEAD are looked for on the remote: past that, history costs more to send than it is worth.
 _DEPTH = 1_000
 
@@ -32,14 +31,13 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What a run's code is. `content` is the digest of the tree without `.dstack/`; `head` the commit it stands on.
+    """What a run's code is. `tree` is the commit's; `head` the commit it stands on, and itself where nothing changed.
 
-    `commit` is `head` itself where nothing has changed. `warnings` are sentences for the user.
+    `warnings` are sentences for the user.
     """
 
     commit: str
     tree: str
-    content: str
     head: str
     branch: str | None
     url: str | None
@@ -64,7 +62,6 @@ def take_snapshot(code: CodeRepository, cache: Cache, remote: Remote, choice: Ch
     return Snapshot(
         commit=code.head if unchanged else _commit(cache.objects, code, found.tree, whole=whole),
         tree=found.tree,
-        content=_content(cache.objects, found.tree),
         head=code.head,
         branch=code.branch,
         url=code.url,
@@ -74,15 +71,6 @@ def take_snapshot(code: CodeRepository, cache: Cache, remote: Remote, choice: Ch
         travels=replace(told, untracked=len(found.untracked)),
         lfs=_lfs(code, cache.objects, remote, found.tree),
     )
-
-
-def content_digest(entries: objects.Tree) -> str:
-    """The id of a tree of these root entries without `.dstack/`."""
-    return objects.tree_id({name: entry for name, entry in entries.items() if name != _DSTACK})
-
-
-def _content(found: Objects, tree: str) -> str:
-    return content_digest(found.tree(tree))
 
 
 def _commit(found: Objects, code: CodeRepository, tree: str, *, whole: bool) -> str:
