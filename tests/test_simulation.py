@@ -39,7 +39,7 @@ def test_finished_jobs_stand_in_for_others() -> None:
     """What the laws say of reuse is said of something."""
     played = [Simulation(seed) for seed in range(30)]
     assert [problem for one in played for problem in one.play()] == []
-    assert sum(reused(one.remote) for one in played) > 20
+    assert sum(reused(one.remote) for one in played) > 5
 
 
 def test_without_leases_the_laws_break() -> None:
