@@ -1,5 +1,6 @@
 """Values ↔ text: canonical JSON (sorted keys, no blanks, defaults left out), parsed strictly and size-bounded."""
 
+import functools
 import hashlib
 import threading
 from typing import Any, TypeVar
@@ -26,12 +27,14 @@ V = TypeVar("V", bound=Value)
 
 def lean(value: V) -> V:
     """The same value, with the default itself wherever a field equals it: msgspec leaves out only that very object."""
-    same = {
-        field.name: field.default
-        for field in msgspec.structs.fields(value)
-        if field.default is not msgspec.NODEFAULT and getattr(value, field.name) == field.default
-    }
+    same = {name: default for name, default in _defaults(type(value)) if getattr(value, name) == default}
     return msgspec.structs.replace(value, **same)
+
+
+@functools.cache
+def _defaults(type_: type[Value]) -> tuple[tuple[str, Any], ...]:
+    found = ((field.name, field.default) for field in msgspec.structs.fields(type_))
+    return tuple((name, default) for name, default in found if default is not msgspec.NODEFAULT)
 
 
 def encode(value: object) -> bytes:

@@ -39,7 +39,9 @@ def joined(folder: str, path: str) -> str:
 
 def is_within(path: str, folder: str) -> bool:
     """Whether `path` is `folder`, or lies in it; both as by `inner_path`."""
-    return _parts(path)[: len(_parts(folder))] == _parts(folder)
+    if folder in {".", "/"}:
+        return path.startswith("/") is (folder == "/")
+    return path == folder or path.startswith(f"{folder}/")
 
 
 def collisions(owned: Iterable[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:

@@ -21,7 +21,7 @@ VERSION = 1
 
 T = TypeVar("T")
 
-_MAX_DEPTH = 4
+_MAX_DEPTH = 5
 _MAX_KEY = 200  # YAML takes 1024 characters for a key that stands before its value
 _ORDER = ("version", "repository", "run", "workflow", "root", "desired", "jobs", "generation", "variables", "matrix")
 _INTEGERS = frozenset({"version", "planner", "generation", "options.priority"})

@@ -41,12 +41,13 @@ def _listed(node: Node, problems: Problems, what: str, include: tuple[str, ...])
     jobs: list[Scalar] = []
     tags: list[TagNeed] = []
     for found, need in fields.each(node, what, problems, _need):
-        first = seen.setdefault(need.workflow, found.text)
-        if first != found.text:
+        first = seen.get(need.workflow)
+        seen.setdefault(need.workflow, found.text)
+        if first == found.text:
+            problems.add(found.mark, f"{shown(found.text)} stands here for the second time")
+        elif first is not None:
             message = f"{shown(first)} and {shown(found.text)} would bring the same artifacts: name one of them"
             problems.add(found.mark, message)
-        elif any(job.text == first for job in jobs) or need in tags:
-            problems.add(found.mark, f"{shown(found.text)} stands here for the second time")
         elif need.tag:
             tags.append(need)
         else:
