@@ -118,7 +118,9 @@ class Tails:
     def take(self, line: RunLine, store: Store) -> None:
         """Open the logs that have come into being."""
         for job in line.jobs:
-            if job.logs and self.only in (None, job.job) and job.status is not Status.QUEUED:
+            # What a reused job has said is history: `dstack logs` shows it.
+            told = job.reused_from is not None or job.status is Status.QUEUED
+            if job.logs and self.only in (None, job.job) and not told:
                 self.open(job, job.logs, store)
 
     def open(self, job: JobLine, key: str, store: Store) -> None:

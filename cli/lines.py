@@ -11,16 +11,18 @@ from dstack.model.job import Job, Need, Reason
 from dstack.model.observation import BrokenRun, RunRecord
 from dstack.model.plan import PlannedJob
 from dstack.model.refs import RunKey
+from dstack.model.reuse import run_name
 from dstack.model.states import AttemptState, JobState, RunState, desired_of, job_status, run_reason, run_status
 from dstack.model.status import Status
 from dstack.model.world import RunView
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose result a reused job took."""
+    """Whose result a reused job took. `key` is the run's name and root, for a name that was used again."""
 
     run: str
     job: str
+    key: str = ""
 
 
 class JobLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,12 +180,12 @@ def _job_line(view: RunView, planned: PlannedJob, before: Mapping[str, JobLine])
         exit_code=finished.exit_code if finished else None,
         attempt=attempt.number if attempt else None,
         runner=attempt.assigned.runner if attempt else None,
-        reused_from=Origin(run=reused.run, job=reused.job) if reused else None,
+        reused_from=Origin(run=run_name(reused.run), job=reused.job, key=reused.run) if reused else None,
         needs=tuple(need.job for need in job.needs),
         queued_at=_queued_at(view.state, needed) if ready else None,
         started_at=_started_at(attempt),
         finished_at=state.finished.at if state.finished else None,
-        logs=keys.log(str(view.key), planned.id, attempt.number) if attempt else None,
+        logs=keys.log(str(view.key), planned.id, attempt.number) if attempt else reused.log if reused else None,
         artifacts=keys.manifest(manifest) if manifest else None,
         warnings=attempt.ended.warnings if attempt and attempt.ended else (),
         image=attempt.ended.image if attempt and attempt.ended else None,

@@ -40,7 +40,7 @@ def run_locally(session: Session, order: Order) -> int:
     if seen.repository is not None:
         end_abandoned(session, seen)
     with _Runner(session, seen, name) as runner:
-        prepared, submitted = submitted_run(session, prepared)
+        prepared, submitted = submitted_run(session, prepared, seen)
         with told_if_left(prepared):
             runner.works_for(submitted)
             line = line_of(prepared, submitted)

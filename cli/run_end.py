@@ -71,6 +71,8 @@ def followed(reader: Reader, line: RunLine, printer: LogPrinter, on_interrupt: O
             ask_for(reader, Wish(run=line.run, desired=desired))
             continue
         tell(f"{end.run} is {clean(run_text(end))}")
+        if end.jobs and all(job.reused_from for job in end.jobs):
+            tell(f"Nothing had to run: `dstack logs {end.run}` shows what was said then, --no-cache runs it anew.")
         return End(line=end, interrupted=interrupted)
 
 

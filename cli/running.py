@@ -2,29 +2,29 @@
 
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import click
-import msgspec
 
 from cli.interrupts import deferred, goes_on
 from cli.preparing import Order, Prepared, fresh_name, prepare, taken_names
 from cli.question import confirm
 from cli.session import Seen, Session, open_session, set_up
-from cli.table import Column, show_table
-from cli.terminal import can_ask, clean, say, tell
+from cli.terminal import can_ask, clean, tell
 from dstack.ledger.code import CodeRepository
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.submit import Submitted, submit
 from dstack.model.errors import Conflict, Invalid
-from dstack.model.job import Job
 from dstack.model.plan import Plan
 
 TRIES = 10
 SHOWN_JOBS = 20
 TOLD = "told"
+# Behind a push, nobody waits longer to hear what is likely.
+LOOK_SECONDS = 0.3
 
 
 def run(folder: Path, code: CodeRepository, order: Order) -> int:
@@ -38,7 +38,9 @@ def run(folder: Path, code: CodeRepository, order: Order) -> int:
         raise click.UsageError(msg)
     session = open_session(folder, code)
     if options.dry_run:
-        return _dry_run(session, order)
+        from cli.dry_run import dry_run  # noqa: PLC0415 (only this needs it)
+
+        return dry_run(session, order)
     if options.local:
         from cli.local import run_locally  # noqa: PLC0415 (it imports the controller and the runner)
 
@@ -47,7 +49,7 @@ def run(folder: Path, code: CodeRepository, order: Order) -> int:
     # What follows is imported while git pushes.
     ahead = threading.Thread(target=importlib.import_module, args=("cli.submitted",), daemon=True)
     ahead.start()
-    prepared, submitted = submitted_run(session, prepared)
+    prepared, submitted = submitted_run(session, prepared, seen)
     with told_if_left(prepared):
         ahead.join()
         from cli.submitted import print_detached, see_through  # noqa: PLC0415 (see above)
@@ -70,16 +72,18 @@ def checked(session: Session, order: Order, *, only: str | None = None) -> tuple
     return seen, prepared
 
 
-def submitted_run(session: Session, prepared: Prepared) -> tuple[Prepared, Submitted]:
+def submitted_run(session: Session, prepared: Prepared, seen: Seen) -> tuple[Prepared, Submitted]:
     """Push it, under another name where its own has just been taken. Raises Invalid, Failed, Unavailable."""
     for warning in prepared.snapshot.warnings:
         tell(f"warning: {clean(warning)}")
     _say_what_travels(session, prepared)
     done: tuple[Prepared, Submitted] | None = None
     try:
+        # While git pushes: what has become of earlier runs.
+        looking = _Looking(session, seen, prepared)
         with deferred():
             done = _push(session, prepared)
-        _tell_jobs(done[0], done[0].plan(done[1].root))
+        _tell_jobs(done[0], done[0].plan(done[1].root), looking.texts())
     except KeyboardInterrupt:
         if done:
             tell(_left(done[0]))
@@ -133,35 +137,40 @@ def _say_what_travels(session: Session, prepared: Prepared) -> None:
         marker.touch()
 
 
-def _dry_run(session: Session, order: Order) -> int:
-    prepared = prepare(session, order, session.poll())
-    plan = prepared.plan()
-    if order.options.as_json:
-        jobs = [msgspec.to_builtins(planned.job) for planned in plan.jobs]
-        say(msgspec.json.encode({"workflow": order.workflow, "jobs": jobs}).decode())
-        return 0
-    for warning in prepared.snapshot.warnings:
-        tell(f"warning: {clean(warning)}")
-    columns = [Column(title=title) for title in ("WORKFLOW", "VARIABLES", "NEEDS", "IMAGE")]
-    show_table(columns, [_plan_row(planned.job) for planned in plan.jobs])
-    tell(f"{_count(plan)} would run on {prepared.snapshot.travels}. Nothing was pushed.")
-    return 0
+class _Looking:
+    """Looks, in a thread, for what each of the first jobs is likely to be: new, or reused."""
+
+    def __init__(self, session: Session, seen: Seen, prepared: Prepared) -> None:
+        """Begin. A cache is for one thread at a time, so it is opened again."""
+        self._texts: dict[int, str] = {}
+        work = partial(self._look, session.again(), seen, prepared)
+        self._thread = threading.Thread(target=work, name="outlook", daemon=True)
+        self._thread.start()
+
+    def texts(self) -> Mapping[int, str]:
+        """What is known by now, by the places of jobs in the plan."""
+        self._thread.join(LOOK_SECONDS)
+        return dict(self._texts)
+
+    def _look(self, session: Session, seen: Seen, prepared: Prepared) -> None:
+        from cli.outlook import outlooks  # noqa: PLC0415 (it takes a while, which a push takes as well)
+
+        plan = prepared.plan()
+        found = outlooks(session, seen, prepared.spec, plan)
+        self._texts = {place: found[one.id].text for place, one in enumerate(plan.jobs) if one.id in found}
 
 
-def _plan_row(job: Job) -> list[str]:
-    values = " ".join(f"{name}={value}" for name, value in sorted(job.variables.items()))
-    return [job.title, values, ", ".join(sorted({need.workflow for need in job.needs})), job.image or "(process)"]
-
-
-def _tell_jobs(prepared: Prepared, plan: Plan) -> None:
-    tell(f"Run {prepared.spec.run}: {_count(plan)}")
-    for planned in plan.jobs[:SHOWN_JOBS]:
+def _tell_jobs(prepared: Prepared, plan: Plan, outlook: Mapping[int, str]) -> None:
+    tell(f"Run {prepared.spec.run}: {count_text(plan)}")
+    for place, planned in enumerate(plan.jobs[:SHOWN_JOBS]):
         needs = sorted({need.workflow for need in planned.job.needs})
         after = f", after {', '.join(needs)}" if needs else ""
-        tell(f"  {planned.id}  {clean(planned.job.title)}{after}")
+        text = outlook.get(place)
+        tell(f"  {planned.id}  {clean(planned.job.title)}{after}" + (f": {clean(text)}" if text else ""))
     if len(plan.jobs) > SHOWN_JOBS:
         tell(f"  … and {len(plan.jobs) - SHOWN_JOBS} more")
 
 
-def _count(plan: Plan) -> str:
+def count_text(plan: Plan) -> str:
+    """`1 job`, `12 jobs`."""
     return f"{len(plan.jobs)} job{'' if len(plan.jobs) == 1 else 's'}"

@@ -115,9 +115,10 @@ def test_a_dry_run_shows_the_plan_and_pushes_nothing(at: Desk) -> None:
     assert [line.split()[0] for line in answer.out.splitlines()] == [
         "WORKFLOW",
         "prepare",
-        "train[lr=0.1]",
-        "train[lr=0.2]",
+        "train",
     ]
+    assert "train (2 jobs)" in answer.out
+    assert "lr=0.1,0.2" in answer.out
     assert "rows=7" in answer.out
     assert "Nothing was pushed" in answer.err
     assert at.refs() == before

@@ -154,6 +154,11 @@ def finished_answer(run: str, job: str, finished: Finished) -> Answer:
     return Answer(run=run, job=job, manifest=finished.manifest, log=log)
 
 
+def run_name(run: str) -> str:
+    """For people: the name in a RunKey's text. A note may hold anything."""
+    return run.partition(".")[0]
+
+
 def differences(before: Parts, now: Parts) -> tuple[str, ...]:
     """What differs, for people; the nearest to their hands first. Empty where the keys are the same."""
     return () if before.key == now.key else tuple(_differences(before, now))

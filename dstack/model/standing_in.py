@@ -2,8 +2,7 @@
 
 from dstack.model.events import Finished, Reused
 from dstack.model.plan import PlannedJob
-from dstack.model.refs import RunKey
-from dstack.model.reuse import Answer, Lookup, finished_answer, may_reuse
+from dstack.model.reuse import Answer, Lookup, finished_answer, may_reuse, run_name
 from dstack.model.states import JobState
 from dstack.model.status import Status
 from dstack.model.turn import Turn
@@ -43,11 +42,10 @@ def tell_answer(turn: Turn, planned: PlannedJob, finished: Finished, world: Worl
 
 
 def _reuse(turn: Turn, planned: PlannedJob, state: JobState, answer: Answer) -> None:
-    name = RunKey.from_text(answer.run).name
     event = Reused(
         seq=0,
         at=turn.now.wall,
-        message=f"reused from {name} ({answer.job})",
+        message=f"reused from {run_name(answer.run)} ({answer.job})",
         generation=state.generation,
         run=answer.run,
         job=answer.job,
