@@ -1,6 +1,7 @@
 """`dstack status`: what runs, what waits and why, what ended and how."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,18 +9,23 @@ import click
 import msgspec
 
 from cli.lines import RunLine
+from cli.marks import AWAY_POLL_SECONDS
 from cli.pick import pick, way_out
 from cli.session import Seen, Session, open_session
 from cli.status_table import COLUMNS, rows
 from cli.summaries import load_runs
-from cli.table import show_table
+from cli.table import table_text
 from cli.terminal import clean, is_terminal, say, tell
+from cli.watching import Frame, watch
+
+WATCH_SECONDS = 1.0
 
 EXAMPLE = """\b
 Examples:
   dstack status              # unfinished runs, else the last finished one
   dstack status -n 5         # the last five
   dstack status fast-rabbit-1
+  dstack status -w           # go on showing them, until they have ended
   dstack status --all --json | jq -r '.[].run'"""
 
 
@@ -29,27 +35,82 @@ Examples:
 @click.option("-a", "--all", "everything", is_flag=True, help="All runs.")
 @click.option("--mine", is_flag=True, help="Only runs that I submitted.")
 @click.option("--no-jobs", is_flag=True, help="One line a run.")
+@click.option("-w", "--watch", "watching", is_flag=True, help="Show them anew on every change, until all have ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def command(  # noqa: PLR0913 (one for each option)
-    folder: Path, *, run: str | None, last: int | None, everything: bool, mine: bool, no_jobs: bool, as_json: bool
+    folder: Path,
+    *,
+    run: str | None,
+    last: int | None,
+    everything: bool,
+    mine: bool,
+    no_jobs: bool,
+    watching: bool,
+    as_json: bool,
 ) -> None:
     """Show runs and their jobs: by default those not finished, else the last finished one."""
+    if watching and as_json:
+        msg = "--json prints one document: leave out --watch"
+        raise click.UsageError(msg)
     session = open_session(folder)
-    seen = session.poll()
-    runs = load_runs(session, seen)
-    if mine:
-        runs = tuple(line for line in runs if line.submitted_by == session.me)
-    chosen = [pick(run, runs, jobs=False).run] if run else chosen_runs(runs, last=last, everything=everything)
-    lines = _explained(chosen, session, seen)
+    choice = Choice(run=run, last=last, everything=everything, mine=mine)
+    seen, runs, lines = _look(session, choice, frozenset())
     if as_json:
         say(msgspec.json.encode(lines).decode())
         return
-    if lines:
-        table = rows(lines, jobs=not no_jobs, repeat=not is_terminal(), now=datetime.now(UTC))
-        show_table(COLUMNS, list(table))
+    if watching:
+        lines = _watch(session, choice, jobs=not no_jobs)
+    elif lines:
+        say(_table(lines, jobs=not no_jobs))
     _tell_more(runs, seen)
     _tell_odd(runs, lines, session.remote.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which runs are shown."""
+
+    run: str | None
+    last: int | None
+    everything: bool
+    mine: bool
+
+
+def _look(
+    session: Session, choice: Choice, before: frozenset[str]
+) -> tuple[Seen, Sequence[RunLine], Sequence[RunLine]]:
+    """One poll: all runs, and those to be shown. `before`: roots of runs that stay shown, though they have ended."""
+    seen = session.poll()
+    runs: Sequence[RunLine] = load_runs(session, seen)
+    if choice.mine:
+        runs = tuple(line for line in runs if line.submitted_by == session.me)
+    if choice.run:
+        chosen = [pick(choice.run, runs, jobs=False).run]
+    else:
+        found = {line.root for line in chosen_runs(runs, last=choice.last, everything=choice.everything)}
+        if before and all(line.finished for line in runs if line.root in found):
+            found = set()
+        chosen = [line for line in runs if line.root in found | before]
+    return seen, runs, _explained(chosen, session, seen)
+
+
+def _watch(session: Session, choice: Choice, *, jobs: bool) -> Sequence[RunLine]:
+    """Until all that was shown has ended; the runs as they are then."""
+    last: Sequence[RunLine] = ()
+
+    def frame() -> Frame:
+        nonlocal last
+        _, _, last = _look(session, choice, frozenset(line.root for line in last))
+        text = _table(last, jobs=jobs) if last else ""
+        return Frame(text=text, over=all(line.finished for line in last))
+
+    watch(frame, every=AWAY_POLL_SECONDS.get(session.remote.reach, WATCH_SECONDS))
+    return last
+
+
+def _table(lines: Sequence[RunLine], *, jobs: bool) -> str:
+    return table_text(COLUMNS, list(rows(lines, jobs=jobs, repeat=not is_terminal(), now=datetime.now(UTC))))
 
 
 def chosen_runs(runs: Sequence[RunLine], *, last: int | None, everything: bool) -> list[RunLine]:

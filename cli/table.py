@@ -22,11 +22,13 @@ Rows = Sequence[Sequence[str]]
 
 def show_table(columns: Sequence[Column], rows: Rows) -> None:
     """Print it. Cells may hold anything; they are cleaned."""
+    say(table_text(columns, rows))
+
+
+def table_text(columns: Sequence[Column], rows: Rows) -> str:
+    """What `show_table` prints, with its colours."""
     cells = [[clean(cell) for cell in row] for row in rows]
-    if is_terminal():
-        _show_rich(columns, cells)
-    else:
-        say(plain(columns, cells))
+    return _fitted(columns, cells) if is_terminal() else plain(columns, cells)
 
 
 def plain(columns: Sequence[Column], rows: Rows) -> str:
@@ -53,7 +55,7 @@ def _least(column: Column, rows: Rows, index: int) -> int:
     return max(len(column.title), min(column.least, longest))
 
 
-def _show_rich(columns: Sequence[Column], rows: Rows) -> None:
+def _fitted(columns: Sequence[Column], rows: Rows) -> str:
     from rich.console import Console  # noqa: PLC0415 (37 ms that a pipe doesn't need)
     from rich.table import Table  # noqa: PLC0415 (likewise)
     from rich.text import Text  # noqa: PLC0415 (likewise)
@@ -66,7 +68,9 @@ def _show_rich(columns: Sequence[Column], rows: Rows) -> None:
     for row in rows:
         table.add_row(*(Text(row[index], style=_style(row[index])) for index in kept))
     console = Console(color_system="auto" if in_colour() else None, highlight=False, width=width())
-    console.print(table)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().rstrip("\n")
 
 
 def spread(columns: Sequence[Column], rows: Rows, kept: Sequence[int], room: int) -> list[int]:
