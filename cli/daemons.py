@@ -1,6 +1,7 @@
 """Composes daemons for this machine: a controller over the session's remote, logging, and an orderly end."""
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from dstack.ledger.cache import Cache
 from dstack.ledger.gitledger import GitLedger
 from dstack.model.bucket import POLL_SECONDS
 from dstack.model.refs import RunKey
+from dstack.personal import layers_of
 from dstack.store.location import open_store
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -34,6 +36,7 @@ def controller_daemon(
         reach=remote.reach,
         poll=POLL_SECONDS[remote.reach] if poll is None else poll,
         only=only,
+        personal=layers_of(os.environ),
     )
     return ControllerDaemon(parts)
 

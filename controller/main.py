@@ -18,6 +18,7 @@ from dstack.ledger.waking import Loop
 from dstack.model import bucket
 from dstack.model.bucket import Reach
 from dstack.model.errors import DstackError
+from dstack.model.personal import Layer
 from dstack.model.refs import RunKey
 from dstack.model.world import Moment
 from dstack.store.store import Store
@@ -31,7 +32,7 @@ NONCE_BYTES = 16
 class ControllerParts:
     """What a controller is made of. `store` is a URL, `open_store` opens one; `watched`: a local remote's folder.
 
-    `only`: decide for this run alone.
+    `only`: decide for this run alone. `personal`: settings that hold here, over the shared ones.
     """
 
     ledger: Ledger
@@ -41,6 +42,7 @@ class ControllerParts:
     reach: Reach = Reach.LOCAL
     poll: float = bucket.POLL_SECONDS[Reach.LOCAL]
     only: RunKey | None = None
+    personal: tuple[Layer, ...] = ()
 
 
 class ControllerDaemon:
@@ -60,6 +62,7 @@ class ControllerDaemon:
             jitter=random.random,
             bucket=bucket.Bucket.full(interval=interval, burst=burst, now=time.monotonic()),
             only=parts.only,
+            personal=parts.personal,
         )
         self._loop = Loop(self._step, name="controller", poll=parts.poll, watched=parts.watched)
         self.wake = self._loop.wake

@@ -18,6 +18,7 @@ from dstack.model.groups import independent_groups
 from dstack.model.liveness import Sight, Watch, watch
 from dstack.model.observation import AppendNotes, Change, Observation, Outcome, Pushed
 from dstack.model.orphans import Absences
+from dstack.model.personal import Layer, overlaid
 from dstack.model.pool import Heartbeat, attempt_key
 from dstack.model.refs import RunKey
 from dstack.model.settings import Settings, parse_settings
@@ -70,6 +71,7 @@ class Controller:
     bucket: Bucket
     cache: Cache = field(default_factory=NoCache)
     only: RunKey | None = None
+    personal: tuple[Layer, ...] = ()
     settings: Settings = field(default_factory=Settings)
     began: float | None = None
     turns: int = 0
@@ -135,7 +137,7 @@ class Controller:
     def _configure(self, seen: Observation, now: Moment) -> None:
         """A broken config.yaml is told, and the settings before it stay."""
         try:
-            self.settings = parse_settings(seen.config)
+            self.settings = overlaid(parse_settings(seen.config), self.personal)
         except Invalid as error:
             self._trouble.tell("settings", f"the settings before stay in force: {error}")
         else:

@@ -9,6 +9,7 @@ from dstack.model import personal
 from dstack.model.errors import Invalid
 from dstack.model.personal import Layer
 from dstack.model.settings import Settings
+from dstack.personal import write_file
 from tests.calls import Desk, desk
 from tests.repositories import sh
 
@@ -109,3 +110,13 @@ def test_without_a_value_or_with_one_too_many_it_is_wrong_usage(at: Desk) -> Non
     assert at.dstack("config", "set", "lease").code == 2
     assert at.dstack("config", "set", "lease", "5", "--unset").code == 2
     assert "lease" in at.dstack("config").out
+
+
+def test_a_controller_goes_by_the_settings_of_who_starts_it(at: Desk, tmp_path: Path) -> None:
+    mine = (tmp_path / "mine").as_uri()
+    write_file(tmp_path / "config/dstack/config.yaml", {"store": mine})
+    assert at.dstack("init").code == 0
+    assert at.dstack("run", "hello", "--local", "-y").code == 0
+    (run,) = at.dstack("status", "--json").json
+    assert run["store"] == mine
+    assert "mine" not in sh(at.remote, "show", "refs/heads/dstack/config:config.yaml")
