@@ -28,7 +28,7 @@ def dry_run(session: Session, order: Order) -> int:
     seen = session.poll()
     prepared = prepare(session, order, seen)
     plan = prepared.plan()
-    found = outlooks(session, seen, prepared.spec, plan) if seen.repository else {}
+    found = dict(outlooks(session, seen, prepared.spec, plan)) if seen.repository else {}
     if order.options.as_json:
         jobs = [_object(planned, found.get(planned.id)) for planned in plan.jobs]
         say(msgspec.json.encode({"workflow": order.workflow, "jobs": jobs}).decode())

@@ -4,7 +4,7 @@ It takes a few small reads of the store and of earlier runs, for the first jobs 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cli.lines import JobLine, RunLine
@@ -65,12 +65,12 @@ class Outlook:
         return "" if self.waits else "new"
 
 
-def outlooks(session: Session, seen: Seen, spec: RunSpec, plan: Plan) -> dict[str, Outlook]:
-    """By the ids of a run's first jobs, what is likely to become of them. What can't be told in time is left out."""
+def outlooks(session: Session, seen: Seen, spec: RunSpec, plan: Plan) -> Iterator[tuple[str, Outlook]]:
+    """The ids of a run's first jobs, and what is likely to become of each. What can't be told in time is left out."""
     try:
-        return _Look(session, seen, spec).all(plan)
+        yield from _Look(session, seen, spec).all(plan)
     except DstackError:
-        return {}
+        return  # a store that is away: the run says so itself
 
 
 @dataclass(slots=True)
@@ -87,16 +87,15 @@ class _Look:
     def __post_init__(self) -> None:
         self._reader, self._store = Reader(self.session), self.seen.store()
 
-    def all(self, plan: Plan) -> dict[str, Outlook]:
+    def all(self, plan: Plan) -> Iterator[tuple[str, Outlook]]:
         end = time.monotonic() + SECONDS
-        found: dict[str, Outlook] = {}
         for planned in plan.jobs[:JOBS]:
             if time.monotonic() > end:
                 break
-            found[planned.id] = outlook = self._of(planned.job)
+            outlook = self._of(planned.job)
             if outlook.answer:
                 self._made[planned.id] = (planned.job, outlook.answer.manifest)
-        return found
+            yield planned.id, outlook
 
     def _of(self, job: Job) -> Outlook:
         if not may_reuse(self.spec, job):

@@ -156,8 +156,9 @@ class _Looking:
         from cli.outlook import outlooks  # noqa: PLC0415 (it takes a while, which a push takes as well)
 
         plan = prepared.plan()
-        found = outlooks(session, seen, prepared.spec, plan)
-        self._texts = {place: found[one.id].text for place, one in enumerate(plan.jobs) if one.id in found}
+        # They come in the order of the plan.
+        for place, (_, outlook) in enumerate(outlooks(session, seen, prepared.spec, plan)):
+            self._texts[place] = outlook.text
 
 
 def _tell_jobs(prepared: Prepared, plan: Plan, outlook: Mapping[int, str]) -> None:

@@ -78,14 +78,17 @@ class StoreCache:
 
     def keep(self, answers: Mapping[Lookup, Answer], now: float) -> None:
         """Write down which jobs answer these keys. What can't be written only costs time later."""
+        end = self.clock() + TURN_SECONDS
         for url in sorted({lookup.store for lookup in answers}):
             some = [(lookup, Hint(run=one.run, job=one.job)) for lookup, one in answers.items() if lookup.store == url]
             self._hints.update({lookup: (now + REMEMBER_SECONDS, hint) for lookup, hint in some})
             if not self._is_tried(url, now):
                 continue
             try:
-                store = self.open_store(url)
-                parallel.each(some, partial(_write, store), width=min(store.width, len(some)))
+                store, left = self.open_store(url), iter(some)
+                # What there is no time for is only a hint.
+                while (part := list(islice(left, AT_ONCE))) and self.clock() < end:
+                    parallel.each(part, partial(_write, store), width=min(store.width, len(part)))
             except DstackError as error:
                 self._failed(url, error, now)
 
