@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from cli.ago import size_text
+from cli.completing import complete_job
 from cli.lines import JobLine
 from cli.pick import Picked, pick, readable
 from cli.progress import progress_bar
@@ -49,7 +50,7 @@ class JobSet:
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("name", metavar="RUN|JOB")
+@click.argument("name", metavar="RUN|JOB", shell_complete=complete_job)
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="DIR", help="Download into DIR.")
 @click.option("-t", "--total", is_flag=True, help="One line an artifact: how many files, how large in all.")

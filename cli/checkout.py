@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from cli.completing import complete_job
 from cli.measures import view_of
 from cli.pick import pick, readable
 from cli.reading import Reader
@@ -21,7 +22,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("name", metavar="RUN|JOB")
+@click.argument("name", metavar="RUN|JOB", shell_complete=complete_job)
 @click.argument("target", metavar="DIR", type=click.Path(path_type=Path))
 @click.pass_obj
 def command(folder: Path, *, name: str, target: Path) -> None:

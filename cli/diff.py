@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from cli.completing import complete_job
 from cli.reading import Reader
 from cli.session import Session, open_session
 from cli.sides import Side, SideLine, compared, run_side, work_tree_side
@@ -50,8 +51,8 @@ class DiffDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("first", metavar="RUN|JOB")
-@click.argument("second", metavar="[RUN|JOB]", required=False)
+@click.argument("first", metavar="RUN|JOB", shell_complete=complete_job)
+@click.argument("second", metavar="[RUN|JOB]", required=False, shell_complete=complete_job)
 @click.option("-p", "--patch", is_flag=True, help="The changed lines of the code, and not only how many.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj

@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Mapping
 
 import click
+from click.shell_completion import CompletionItem
 
 from cli.index import Listed
 
@@ -38,6 +39,14 @@ class LazyGroup(click.Group):
             hint = f" Did you mean {near[0]!r}?" if near else ""
             ctx.fail(f"There is no command {name!r}.{hint}")
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Options, and the list of commands, without importing any."""
+        options = click.Command.shell_complete(self, ctx, incomplete) if incomplete.startswith("-") else []
+        listed = [
+            (name, one.help) for name, one in self.index.items() if not one.hidden and name.startswith(incomplete)
+        ]
+        return [*options, *(CompletionItem(name, help=text) for name, text in listed)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 (likewise)
         """The list, without importing anything."""

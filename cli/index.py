@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, Listed] = {
     "config": Listed("cli.config", "Settings: what holds here, where it comes from, change it"),
     "runners": Listed("cli.runners", "The machines of the pool"),
     "controller": Listed("cli.controller", "The controller as a daemon"),
+    "completion": Listed("cli.completion", "Have your shell complete commands, workflows, runs and tags"),
     "doctor": Listed("cli.doctor", "Check everything dstack needs; say how to mend it"),
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from cli.completing import complete_job
 from cli.following import Tails, follow
 from cli.lines import JobLine, RunLine
 from cli.log_text import LogPrinter, prefixes
@@ -36,7 +37,7 @@ _SPAN = re.compile(r"(\d{1,9})([smhd])")
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("name", metavar="RUN|JOB")
+@click.argument("name", metavar="RUN|JOB", shell_complete=complete_job)
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on as more comes, until the run ends.")
 @click.option("-s", "--since", metavar="5m|TIME", help="Only lines of the last 5m, or since an ISO 8601 time.")
 @click.option("-n", "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of each job.")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from cli.completing import complete_job
 from cli.measures import Measure, jobs_of, measure, view_of
 from cli.metric_table import Table, line_of, ordered, table_of, waiting_text
 from cli.pick import pick, readable
@@ -27,7 +28,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("names", metavar="RUN|JOB...", nargs=-1, required=True)
+@click.argument("names", metavar="RUN|JOB...", nargs=-1, required=True, shell_complete=complete_job)
 @click.option("-s", "--sort", metavar="NAME", help="By this metric or variable; -NAME: the largest first.")
 @click.option("-r", "--reverse", is_flag=True, help="The other way round: the largest first.")
 @click.option("-w", "--workflow", metavar="NAME", help="Only jobs of this workflow.")

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from cli.completing import complete_run
 from cli.lines import RunLine
 from cli.marks import AWAY_POLL_SECONDS
 from cli.pick import pick, way_out
@@ -30,7 +31,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=complete_run)
 @click.option("-n", "--last", type=click.IntRange(min=1), metavar="N", help="The last N runs, finished or not.")
 @click.option("-a", "--all", "everything", is_flag=True, help="All runs.")
 @click.option("--mine", is_flag=True, help="Only runs that I submitted.")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from cli.completing import complete_job
 from cli.following import updates
 from cli.home import why_nobody_decides
 from cli.lines import RunLine
@@ -28,7 +29,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("names", metavar="[RUN|JOB]...", nargs=-1)
+@click.argument("names", metavar="[RUN|JOB]...", nargs=-1, shell_complete=complete_job)
 @click.option("-a", "--abort", is_flag=True, help="Kill at once, and drop the artifacts.")
 @click.option("-d", "--detach", is_flag=True, help="Don't wait until it is so.")
 @click.option("--mine", is_flag=True, help="All my runs.")

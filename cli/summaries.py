@@ -24,19 +24,21 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     repository: str | None
     lines: _Kept
+    tags: tuple[str, ...] = ()
 
 
 def load_runs(session: Session, seen: Seen) -> tuple[RunLine, ...]:
     """Every run there is, the latest submitted first."""
     path = session.place / FILE
-    kept = _read(path, seen.repository)
+    file = _read(path, seen.repository)
+    kept, tags = file.lines, _tags(seen.found)
+    names = tuple(sorted(name for some in tags.values() for name in some))
     keys = _keys(seen.found)
     new = _lines(session, seen, [name for name, key in keys.items() if key not in kept])
     lines = {key: new[name] if name in new else kept[key] for name, key in keys.items()}
     sound = {key: line for key, line in lines.items() if not line.problem}
-    if sound.keys() != kept.keys():
-        _write(path, _File(version=__version__, repository=seen.repository, lines=sound))
-    tags = _tags(seen.found)
+    if sound.keys() != kept.keys() or names != file.tags:
+        _write(path, _File(version=__version__, repository=seen.repository, lines=sound, tags=names))
     tagged = (_tagged(line, tags) for line in lines.values())
     return tuple(sorted(tagged, key=_age, reverse=True))
 
@@ -82,14 +84,15 @@ def _age(line: RunLine) -> tuple[float, str]:
     return (line.submitted_at.timestamp() if line.submitted_at else 0.0, line.run)
 
 
-def _read(path: Path, repository: str | None) -> _Kept:
+def _read(path: Path, repository: str | None) -> _File:
+    none = _File(version=__version__, repository=repository, lines={})
     try:
         data = path.read_bytes()
         kept = decoder(_File).decode(data) if len(data) < LIMIT else None
     except (OSError, msgspec.MsgspecError, RecursionError, ValueError):
-        return {}  # there is none, or none that can be used: it is made anew
+        return none  # there is none, or none that can be used: it is made anew
     good = kept is not None and kept.version == __version__ and kept.repository == repository
-    return kept.lines if kept and good else {}
+    return kept if kept and good else none
 
 
 def _write(path: Path, file: _File) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cli.ago import size_text
+from cli.completing import complete_run, complete_tag
 from cli.pick import pick, readable
 from cli.progress import progress_bar
 from cli.session import Seen, Session, open_session
@@ -26,8 +27,8 @@ Examples:
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("name", metavar="RUN|TAG")
-@click.argument("tag", metavar="[TAG]", required=False)
+@click.argument("name", metavar="RUN|TAG", shell_complete=complete_run)
+@click.argument("tag", metavar="[TAG]", required=False, shell_complete=complete_tag)
 @click.option(
     "--from", "source", type=click.Path(path_type=Path), metavar="DIR", help="Store these files under the tag."
 )

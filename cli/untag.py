@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from cli.completing import complete_tag
 from cli.session import open_session
 from cli.tagging import move, named, tagged
 from cli.terminal import clean, say
@@ -14,7 +15,7 @@ Example:
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("tag", metavar="TAG")
+@click.argument("tag", metavar="TAG", shell_complete=complete_tag)
 @click.pass_obj
 def command(folder: Path, *, tag: str) -> None:
     """Take a tag away. Runs that depended on it keep what they were made with."""
