@@ -37,17 +37,18 @@ test: packages $(VENV)/.test
 endif
 
 # --keep-going: who breaks the formatting still wants to know about the tests.
+# --jobs=2: the tests wait a good deal; meanwhile the others take their turns, and give way where both would run.
 check: $(VENV)/.dev
-	@$(MAKE) --no-print-directory --keep-going format-check lint types layers covered
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 covered format-check lint types layers
 
 format-check:
-	$(BIN)/ruff format --check --quiet .
+	nice $(BIN)/ruff format --check --quiet .
 lint:
-	$(BIN)/ruff check --quiet --output-format=concise .
+	nice $(BIN)/ruff check --quiet --output-format=concise .
 types:
-	$(BIN)/mypy
+	@nice $(BIN)/mypy > $(VENV)/types.log || { cat $(VENV)/types.log; exit 1; }
 layers:
-	@$(BIN)/lint-imports > $(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
+	@nice $(BIN)/lint-imports > $(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
 covered:
 	@rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/test_simulation.py
