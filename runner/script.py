@@ -39,6 +39,7 @@ def start_folder(tree: Path, job: Job) -> Path:
         msg = f"working-dir {job.working_dir!r} leads out of the repository: name a folder inside it"
         raise StartFailed(Reason.INVALID, msg)
     if not folder.is_dir():
-        msg = f"working-dir {job.working_dir!r} is not a folder of the repository as submitted (is it ignored, or not in repo.include?)"
+        why = "is it ignored, or not in repo.include?"
+        msg = f"working-dir {job.working_dir!r} is not a folder of the repository as submitted ({why})"
         raise StartFailed(Reason.INVALID, msg)
     return folder
