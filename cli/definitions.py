@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstack.ledger.code import CodeRepository, find_code
+from dstack.model.choices import Flags
 from dstack.model.errors import Failed, Invalid
-from dstack.model.variables import GLOBAL, Variables, parse_variables
 from dstack.model.variables import PATH as VARIABLES
+from dstack.model.variables import Variables, parse_variables
 from dstack.model.workflow import Workflows
 from dstack.model.workflows import PATH as WORKFLOWS
 from dstack.model.workflows import parse_workflows
@@ -20,13 +21,9 @@ class Definitions:
     workflows: Workflows
     variables: Variables
 
-    def defaults(self, workflow: str) -> dict[str, str]:
-        """Variables that a flag can set when this workflow is run, with their values; matrix names are apart."""
-        values: dict[str, str] = {}
-        for needed in self.workflows.graph(workflow):
-            values |= self.variables.section(needed.name)
-        values |= self.variables.section(GLOBAL)
-        return {**values, **self.variables.section(workflow)}
+    def flags(self, workflow: str) -> Flags:
+        """What can be set when this workflow is run. Raises Invalid where there is none of that name."""
+        return Flags(self.workflows, self.variables, workflow)
 
 
 def load_definitions(folder: Path) -> Definitions:

@@ -16,12 +16,13 @@ from dstack.ledger.narrowing import Contents, contents
 from dstack.ledger.snapshot import Snapshot, take_snapshot
 from dstack.ledger.worktree import Choice
 from dstack.model import refs
+from dstack.model.choices import Flags
 from dstack.model.errors import Invalid
 from dstack.model.plan import Plan
 from dstack.model.planner import environment_names, plan_jobs
 from dstack.model.run_names import new_name
 from dstack.model.runspec import Code, Options, RunSpec, TagContent
-from dstack.model.variables import Variables, parse_variables, resolve_override, select_matrix
+from dstack.model.variables import Variables, parse_variables
 from dstack.model.workflow import Workflow, Workflows
 from dstack.model.workflows import parse_workflows
 
@@ -69,7 +70,7 @@ def prepare(session: Session, order: Order, seen: Seen, *, only: str | None = No
     snapshot = take_snapshot(session.code, session.cache, session.remote, choice)
     workflows = parse_workflows(snapshot.workflows.data, allow_env=frozenset(options.allow_env))
     variables = parse_variables(snapshot.variables.data if snapshot.variables else None, workflows)
-    workflows.get(order.workflow)
+    choices = Flags(workflows, variables, order.workflow).choose(order.overrides, order.options.matrix)
     graph = workflows.graph(order.workflow)
     depends = contents(session.cache.objects, snapshot.tree, {one.name: one.include for one in graph})
     snapshot = dataclasses.replace(snapshot, warnings=(*snapshot.warnings, *depends.warnings))
@@ -77,8 +78,9 @@ def prepare(session: Session, order: Order, seen: Seen, *, only: str | None = No
         repository=seen.repository or "",
         run=name,
         workflow=order.workflow,
-        variables=_overrides(order, workflows, variables),
-        matrix=_matrix(order, workflows),
+        variables=choices.variables,
+        matrix=choices.matrix,
+        sweeps=choices.sweeps,
         environment=_environment(workflows, order.workflow),
         code=_code(snapshot, depends),
         tags=_tags(session, seen, workflows.graph(order.workflow)),
@@ -123,20 +125,6 @@ def _tags(session: Session, seen: Seen, graph: Iterable[Workflow]) -> dict[str, 
     from cli.tagging import resolved  # noqa: PLC0415 (reading runs takes imports that most runs don't need)
 
     return dict(resolved(session, seen, needing))
-
-
-def _overrides(order: Order, workflows: Workflows, variables: Variables) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for name, value in order.overrides:
-        if select_matrix(workflows, order.workflow, name, [value]) is None:
-            section, known = resolve_override(variables, workflows, order.workflow, name, value)
-            found.setdefault(section, {})[known] = value
-    return found
-
-
-def _matrix(order: Order, workflows: Workflows) -> dict[str, tuple[str, ...]]:
-    chosen = (select_matrix(workflows, order.workflow, name, [value]) for name, value in order.overrides)
-    return dict(one for one in chosen if one)
 
 
 def _environment(workflows: Workflows, workflow: str) -> dict[str, str]:

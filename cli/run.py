@@ -1,7 +1,7 @@
 """`dstack run`: the workflows of the work tree as subcommands, their variables as flags."""
 
 import difflib
-from collections.abc import Mapping
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,40 +10,41 @@ import click
 from cli.definitions import Definitions, load_definitions
 from cli.group import TERMS
 from cli.run_options import RunOptions, merged, run_options
+from dstack.model.choices import Flag
 from dstack.model.errors import DstackError
 from dstack.model.names import spelling
-from dstack.model.variables import resolve_override
+from dstack.model.variables import GLOBAL
 
 EXAMPLE = """\b
 Examples:
   dstack run                          # which workflows there are
   dstack run train --help             # and which variables
   dstack run train --lr 0.1 --local   # here and now, without a controller
+  dstack run train --matrix lr=0.1,1  # a job for each of these values
   dstack run train -d                 # only submit it"""
 
 META = "cli.run.definitions"
+OPTIONS = "Options"
 
 
 class WorkflowCommand(click.Command):
-    """One workflow. `flags` maps click's parameter names to variables."""
+    """One workflow. `flags` maps click's parameter names to what they set."""
 
     def __init__(self, definitions: Definitions, workflow: str) -> None:
-        """Its variables become options, unless one of ours has the name."""
+        """What can be set becomes options; by its section's name too, and only so where one of ours has its own."""
         self.definitions = definitions
         ours = run_options()
         taken = {spelling(opt.lstrip("-")) for option in ours for opt in option.opts} | {"help", "h"}
-        values = definitions.defaults(workflow)
-        matrix = definitions.workflows.get(workflow).matrix
-        shown = {name: f"one of {', '.join(values)}" for name, values in matrix.items()}
-        shown |= {name: f"default: {value}" if value else "default: (empty)" for name, value in values.items()}
-        names = [name for name in shown if spelling(name) not in taken]
-        self.flags = {f"variable_{number}": name for number, name in enumerate(names)}
+        known = definitions.flags(workflow).all()
+        self.flags = {f"variable_{number}": flag for number, flag in enumerate(known)}
+        options = [_option(key, flag, workflow, taken) for key, flag in self.flags.items()]
+        aliases = [_alias(key, flag) for key, flag in self.flags.items() if _is_near(flag, workflow, taken)]
         super().__init__(
             workflow,
             callback=self._run,
-            params=[*(_flag(key, name, shown[name]) for key, name in self.flags.items()), *ours],
+            params=[*options, *aliases, *ours],
             help=definitions.workflows.get(workflow).help or f"Run the workflow {workflow}.",
-            epilog=f"\b\nExample:\n  dstack run {workflow}{_example(shown, names)}",
+            epilog=f"\b\nExample:\n  dstack run {workflow}{_example(options, known)}",
             context_settings={**TERMS, "token_normalize_func": lambda word: word.replace("_", "-")},
         )
 
@@ -56,22 +57,31 @@ class WorkflowCommand(click.Command):
             options = [opt for option in run_options() for opt in option.opts]
             near = difflib.get_close_matches(error.option_name, options, 1, 0.75)
             if not near and error.option_name.startswith("--"):
-                found = self.definitions
-                resolve_override(found.variables, found.workflows, self.name or "", word, "")
+                self.definitions.flags(self.name or "").find(word)
             raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Variables in a section of their own."""
-        records = [(param.name in self.flags, param.get_help_record(ctx)) for param in self.get_params(ctx)]
-        for title, wanted in (("Variables", True), ("Options", False)):
-            lines = [record for flag, record in records if record and flag is wanted]
-            if lines:
+        """Variables in sections of their own: the workflow's, and those of each it depends on."""
+        sections: dict[str, list[tuple[str, str]]] = {"Variables": []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record:
+                sections.setdefault(self._title(param.name), []).append(record)
+        for title in (*(title for title in sections if title != OPTIONS), OPTIONS):
+            if sections[title]:
                 with formatter.section(title):
-                    formatter.write_dl(lines)
+                    formatter.write_dl(sections[title])
+
+    def _title(self, key: str | None) -> str:
+        flag = self.flags.get(key or "")
+        if flag is None:
+            return OPTIONS
+        return "Variables" if flag.section in {self.name, GLOBAL} else f"Variables of {flag.section}"
 
     def _run(self, **values: Any) -> int:  # noqa: ANN401 (click's own: as many kinds as there are options)
         ctx = click.get_current_context()
-        given = [(self.flags[key], values.pop(key)) for key in list(values) if key in self.flags]
+        given = [(flag.full, values.pop(key)) for key, flag in self.flags.items()]
+        given += [(flag.full, values.pop(f"{key}_too", None)) for key, flag in self.flags.items()]
         options = merged(ctx.parent.params if ctx.parent else {}, values)
         overrides = [(name, value) for name, value in given if value is not None]
         return _submit(ctx.obj, self.definitions, self.name or "", [*overrides, *options.given], options)
@@ -107,14 +117,28 @@ class RunGroup(click.Group):
             formatter.write_dl([(one.name, one.help) for one in workflows])
 
 
-def _flag(key: str, name: str, text: str) -> click.Option:
-    return click.Option([f"--{name}", key], metavar="VALUE", help=text)
+def _is_near(flag: Flag, workflow: str, taken: set[str]) -> bool:
+    """Whether the flag is known by its name alone, as one of the workflow itself."""
+    return flag.plain and flag.section in {workflow, GLOBAL} and spelling(flag.name) not in taken
 
 
-def _example(shown: Mapping[str, str], names: list[str]) -> str:
-    if not names:
+def _option(key: str, flag: Flag, workflow: str, taken: set[str]) -> click.Option:
+    text = f"one of {', '.join(flag.values)}" if flag.default is None else f"default: {flag.default or '(empty)'}"
+    names = [f"--{flag.name}"] if flag.plain and spelling(flag.name) not in taken else []
+    if not _is_near(flag, workflow, taken):
+        names.append(f"--{flag.full}")
+    return click.Option([*names, key], metavar="VALUE", help=text)
+
+
+def _alias(key: str, flag: Flag) -> click.Option:
+    return click.Option([f"--{flag.full}", f"{key}_too"], metavar="VALUE", hidden=True)
+
+
+def _example(options: list[click.Option], flags: tuple[Flag, ...]) -> str:
+    if not options:
         return ""
-    return f" --{names[0]} {shown[names[0]].rpartition(': ')[2].removeprefix('one of ').partition(',')[0]}"
+    value = (flags[0].values[0] if flags[0].default is None else flags[0].default) or "VALUE"
+    return f" {options[0].opts[0]} {shlex.quote(value)}"
 
 
 def _submit(

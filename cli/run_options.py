@@ -9,7 +9,7 @@ import click
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """How a run is to be made, sent and followed. `given` are variables by `--var`, as (name, value)."""
+    """How a run is to be made, sent and followed. `given` (by `--var`) and `matrix` are (name, text)."""
 
     local: bool = False
     detach: bool = False
@@ -23,6 +23,7 @@ class RunOptions:
     include: tuple[str, ...] = ()
     allow_env: tuple[str, ...] = ()
     given: tuple[tuple[str, str], ...] = ()
+    matrix: tuple[tuple[str, str], ...] = ()
     yes: bool = False
     as_json: bool = False
 
@@ -49,6 +50,13 @@ def run_options() -> list[click.Parameter]:
             metavar="NAME=VALUE",
             callback=_pairs,
             help="Set a variable, where an option has its name.",
+        ),
+        click.Option(
+            ["--matrix"],
+            multiple=True,
+            metavar="NAME=V1,V2…",
+            callback=_pairs,
+            help="A job for each value of a variable; quote one that has a comma: '\"a,b\",c'.",
         ),
         click.Option(["-y", "--yes"], is_flag=True, help="Don't ask."),
         click.Option(["--json", "as_json"], is_flag=True, help="With --detach or --dry-run: print JSON."),

@@ -1,12 +1,10 @@
-"""variables.yaml: sections, precedence, what is refused, and what a flag on the command line means."""
-
-import re
+"""variables.yaml: sections, precedence, and what is refused."""
 
 import pytest
 
 from dstack.model.errors import Invalid
 from dstack.model.names import MAX_VALUE
-from dstack.model.variables import Variables, parse_variables, resolve_override, select_matrix
+from dstack.model.variables import Variables, parse_variables
 from dstack.model.workflows import Workflows, parse_workflows
 
 WORKFLOWS = b"""
@@ -18,6 +16,7 @@ workflows:
   depends-on: [prepare, clean]
   matrix: {learning-rate: [0.1, 0.10], seed: [1]}
   env: [MODE=x, low=y]
+  secrets: [HF_TOKEN]
 - {name: other, commands: [x]}
 """
 VARIABLES = b"""
@@ -108,6 +107,8 @@ def test_no_variables_are_none(text: bytes | None) -> None:
         ),
         ("variables: {global: {mode: 1}}", "v.yaml:1:22: `env` of workflow 'train' sets MODE"),
         ("variables: {train: {low: 1}}", "v.yaml:1:21: `env` of workflow 'train' sets low"),
+        ("variables: {train: {hf-token: 1}}", "v.yaml:1:21: HF_TOKEN is one of the `secrets` of workflow 'train'"),
+        ("variables: {global: {HF_TOKEN: 1}}", "v.yaml:1:22: HF_TOKEN is one of the `secrets` of workflow 'train'"),
         ('variables: {train: {a: "\\0"}}', "v.yaml:1:24: a NUL character"),
         (
             "variables: {train: {a: " + "x" * (MAX_VALUE + 1) + "}}",
@@ -123,44 +124,3 @@ def test_what_is_refused_and_where(text: str, message: str) -> None:
 
 def test_a_global_of_a_matrix_name_is_no_clash_the_matrix_stands_over_it() -> None:
     assert parse("variables: {global: {seed: 1, other: 2}}").of("train") == {"seed": "1", "other": "2"}
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("epochs", ("train", "epochs")),
-        ("batch_size", ("train", "batch-size")),
-        ("size", ("prepare", "size")),
-        ("shared", ("global", "shared")),
-        ("dup", ("global", "dup")),
-    ],
-)
-def test_what_a_flag_sets(name: str, expected: tuple[str, str]) -> None:
-    found = parse_variables(VARIABLES, workflows())
-    assert resolve_override(found, workflows(), "train", name, "x") == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("epoch", "1", "workflow 'train' has no variable 'epoch' (did you mean 'epochs'?)"),
-        ("far", "1", "workflow 'train' has no variable 'far'"),
-        ("both", "1", "'both' is a variable of prepare, clean"),
-        ("leaning-rate", "1", "(did you mean 'learning-rate'?)"),
-        ("epochs", "a\0b", "--epochs: a NUL character"),
-        ("epochs", "\udc80", "--epochs: the value is not UTF-8"),
-    ],
-)
-def test_what_a_flag_can_not_set(name: str, value: str, message: str) -> None:
-    found = parse_variables(VARIABLES, workflows())
-    with pytest.raises(Invalid, match=re.escape(message)):
-        resolve_override(found, workflows(), "train", name, value)
-
-
-def test_a_flag_selects_values_of_the_matrix() -> None:
-    assert select_matrix(workflows(), "train", "learning_rate", ["0.10"]) == ("learning-rate", ("0.10",))
-    assert select_matrix(workflows(), "train", "learning-rate", ["0.10", "0.1"]) == ("learning-rate", ("0.1", "0.10"))
-    assert select_matrix(workflows(), "train", "epochs", ["1"]) is None
-    assert select_matrix(workflows(), "prepare", "seed", ["1"]) is None
-    with pytest.raises(Invalid, match=re.escape("learning-rate of workflow 'train' takes '0.1', '0.10'; not '0.2'")):
-        select_matrix(workflows(), "train", "learning-rate", ["0.1", "0.2"])

@@ -1,14 +1,14 @@
-"""`.dstack/variables.yaml` → Variables, and which of them a flag on the command line means."""
+"""`.dstack/variables.yaml` → Variables."""
 
 from collections import ChainMap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dstack.model import fields, language
 from dstack.model.document import Node, Scalar, parse_document
 from dstack.model.errors import Invalid
 from dstack.model.mapping_keys import Keys
-from dstack.model.names import clashes, shell_name, spelling, value_problem, variable_problem
+from dstack.model.names import clashes, shell_name, value_problem, variable_problem
 from dstack.model.problems import Misread, Problems, nearest, shown
 from dstack.model.workflow import Workflow, Workflows
 
@@ -47,40 +47,6 @@ def parse_variables(text: bytes | None, workflows: Workflows, *, path: str = PAT
     return Variables(path=path, sections=texts)
 
 
-def resolve_override(
-    variables: Variables, workflows: Workflows, run_workflow: str, name: str, value: str
-) -> tuple[str, str]:
-    """The section and name of the variable that `--name value` sets when `run_workflow` is run; `-` and `_` are one.
-
-    Its own section, else the one section of its dependencies that has it, else `global`. Raises Invalid, also where the
-    value can't be one. Names of the matrix are for `select_matrix`.
-    """
-    if problem := value_problem(value):
-        msg = f"--{name[:60]}: {problem}"
-        raise Invalid(msg)
-    needs = [workflow.name for workflow in workflows.graph(run_workflow) if workflow.name != run_workflow]
-    if found := _spelt(variables.section(run_workflow), name):
-        return run_workflow, found
-    having = [(need, found) for need in needs if (found := _spelt(variables.section(need), name))]
-    if len(having) == 1:
-        return having[0]
-    if found := _spelt(variables.section(GLOBAL), name):
-        return GLOBAL, found
-    raise Invalid(_no_variable(variables, workflows.get(run_workflow), name, [need for need, _ in having] or needs))
-
-
-def select_matrix(
-    workflows: Workflows, run_workflow: str, name: str, values: Sequence[str]
-) -> tuple[str, tuple[str, ...]] | None:
-    """The matrix name that `--name value` means and the values chosen, for RunSpec.matrix; None where it means none.
-
-    Raises Invalid where a value isn't one of the matrix.
-    """
-    workflow = workflows.get(run_workflow)
-    found = _spelt(workflow.matrix_names, name)
-    return (found, chosen_values(workflow, found, values)) if found else None
-
-
 def chosen_values(workflow: Workflow, name: str, values: Sequence[str]) -> tuple[str, ...]:
     """The values chosen of one name of the matrix, in the order of the file. Raises Invalid."""
     known = workflow.matrix_values(name) if name in workflow.matrix_names else None
@@ -93,23 +59,6 @@ def chosen_values(workflow: Workflow, name: str, values: Sequence[str]) -> tuple
         msg = f"{name} of workflow {workflow.name!r} takes {', '.join(map(shown, known[:20]))}; not {got}"
         raise Invalid(msg)
     return tuple(value for value in known if value in values)
-
-
-def _spelt(names: Collection[str], name: str) -> str | None:
-    """`name` as it stands in `names`, if it does."""
-    if name in names:
-        return name
-    return next((known for known in names if spelling(known) == spelling(name)), None)
-
-
-def _no_variable(variables: Variables, workflow: Workflow, name: str, needs: Sequence[str]) -> str:
-    having = [need for need in needs if _spelt(variables.section(need), name)]
-    if having:
-        return f"{shown(name)} is a variable of {', '.join(having)}; to set it for all, put it into `global`"
-    known = dict.fromkeys([*variables.of(workflow.name), *workflow.matrix_names])
-    known |= dict.fromkeys(key for need in needs for key in variables.section(need))
-    hint = nearest(name, known) or f": add it to {variables.path}"
-    return f"workflow {workflow.name!r} has no variable {shown(name)}{hint}"
 
 
 def _is_null(node: Node) -> bool:
