@@ -27,7 +27,7 @@ class MetricsLine(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, str]
     status: Status
     finished_at: datetime | None
-    metrics: dict[str, Measured]
+    metrics: dict[str, Measured | None]
     problems: tuple[str, ...]
 
 
@@ -49,7 +49,7 @@ def line_of(one: Measure) -> MetricsLine:
         variables=one.line.variables,
         status=one.line.status,
         finished_at=one.line.finished_at,
-        metrics=one.values,
+        metrics=dict(one.values),
         problems=one.problems,
     )
 

@@ -3,7 +3,7 @@
 import msgspec
 
 from cli.home import why_nobody_decides
-from cli.lines import RunLine, run_line
+from cli.lines import JobLine, RunLine, run_line
 from cli.log_text import LogPrinter, prefixes
 from cli.preparing import Prepared
 from cli.reading import Reader
@@ -13,6 +13,15 @@ from cli.terminal import say, tell
 from dstack.ledger.submit import Submitted
 from dstack.model.runspec import Wanted
 from dstack.model.world import RunView
+
+
+class DetachedDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """`run --detach --json`. `snapshot` is the commit that is run."""
+
+    run: str
+    root: str
+    snapshot: str
+    jobs: tuple[JobLine, ...]
 
 
 def see_through(session: Session, seen: Seen, prepared: Prepared, submitted: Submitted) -> int:
@@ -27,7 +36,7 @@ def print_detached(prepared: Prepared, submitted: Submitted) -> int:
     """The run's name, or JSON."""
     line = line_of(prepared, submitted)
     if prepared.order.options.as_json:
-        answer = {"run": line.run, "root": line.root, "snapshot": prepared.snapshot.commit, "jobs": line.jobs}
+        answer = DetachedDocument(run=line.run, root=line.root, snapshot=prepared.snapshot.commit, jobs=line.jobs)
         say(msgspec.json.encode(answer).decode())
     else:
         say(line.run)
