@@ -49,6 +49,11 @@ class SimulatedLedger:
     judge: Callable[[Sequence[Change], Observation], None] = lambda _changes, _seen: None
     leased: bool = True
     before: dict[str, tuple[str, Content]] = field(default_factory=dict)
+    _plain: MemoryLedger = field(init=False)
+
+    def __post_init__(self) -> None:
+        """One that remembers what it has seen."""
+        self._plain = MemoryLedger(self.remote)
 
     def observe(self) -> Observation:
         """As the remote is, or, torn, as some of its refs were at the look before."""
@@ -60,7 +65,7 @@ class SimulatedLedger:
             mixed = replace(self.remote, refs={**new, **old})
             return MemoryLedger(mixed).observe()
         self.before = refs
-        return MemoryLedger(self.remote).observe()
+        return self._plain.observe()
 
     def commit(self, changes: Sequence[Change], seen: Observation, *, atomic: bool) -> Pushed:
         """One push, with everything that can go wrong around it."""

@@ -61,9 +61,17 @@ class MemoryLedger:
     def __init__(self, remote: MemoryRemote) -> None:
         """Several ledgers may share `remote`."""
         self.remote = remote
+        self._refs: dict[str, tuple[str, Content]] = {}
+        self._seen: Observation | None = None
 
     def observe(self) -> Observation:
-        """A consistent picture of the refs as they are."""
+        """A consistent picture of the refs as they are; the same one where nothing has changed."""
+        if self._seen is None or self._refs != self.remote.refs:
+            self._refs = dict(self.remote.refs)
+            self._seen = self._observed()
+        return self._seen
+
+    def _observed(self) -> Observation:
         items = {ref: pair for ref, pair in self.remote.refs.items() if ref != refs.CONFIG}
         config = self.remote.refs.get(refs.CONFIG)
         return Observation(
