@@ -9,6 +9,7 @@ import click
 
 from cli.definitions import Definitions, load_definitions
 from cli.group import TERMS
+from cli.run_from import asked_source, with_workflow
 from cli.run_options import RunOptions, merged, run_options
 from dstack.model.choices import Flag
 from dstack.model.errors import DstackError
@@ -21,6 +22,7 @@ Examples:
   dstack run train --help             # and which variables
   dstack run train --lr 0.1 --local   # here and now, without a controller
   dstack run train --matrix lr=0.1,1  # a job for each of these values
+  dstack run --from fast-rabbit-1     # the same once more, code and variables
   dstack run train -d                 # only submit it"""
 
 META = "cli.run.definitions"
@@ -88,7 +90,17 @@ class WorkflowCommand(click.Command):
 
 
 class RunGroup(click.Group):
-    """Its commands are the workflows."""
+    """Its commands are the workflows: of the work tree or, with --from, of that run."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click; --from needs no workflow, for the run had one."""
+        source = asked_source(args)
+        if source and not ctx.resilient_parsing:
+            from cli.run_source import definitions_of  # noqa: PLC0415 (only --from needs it)
+
+            ctx.meta[META], workflow = definitions_of(ctx.obj or Path(), source)
+            args = with_workflow(args, workflow)
+        return super().parse_args(ctx, args)
 
     def definitions(self, ctx: click.Context) -> Definitions:
         """Read once a call. Raises Invalid, Failed."""

@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from cli.completing import complete_run
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
@@ -21,6 +23,7 @@ class RunOptions:
     only_committed: bool = False
     no_untracked: bool = False
     include: tuple[str, ...] = ()
+    source: str | None = None
     allow_env: tuple[str, ...] = ()
     given: tuple[tuple[str, str], ...] = ()
     matrix: tuple[tuple[str, str], ...] = ()
@@ -42,6 +45,12 @@ def run_options() -> list[click.Parameter]:
         click.Option(["--no-untracked"], is_flag=True, help="Leave out files that git doesn't know."),
         click.Option(
             ["--include"], multiple=True, metavar="PATH", help="Send it though it is large, secret or ignored."
+        ),
+        click.Option(
+            ["--from", "source"],
+            metavar="RUN",
+            shell_complete=complete_run,
+            help="The code and variables of that run again, whatever your folder holds; flags change variables.",
         ),
         click.Option(["--allow-env"], multiple=True, metavar="NAME", help="Allow this name in `env`: it is no secret."),
         click.Option(

@@ -12,6 +12,7 @@ from dstack.ledger.remote import Remote
 from dstack.ledger.travels import Travels, travels
 from dstack.ledger.worktree import Choice, WorkTree, write_work_tree
 from dstack.model.errors import Invalid
+from dstack.model.runspec import Code
 
 WORKFLOWS = ".dstack/workflows.yaml"
 VARIABLES = ".dstack/variables.yaml"
@@ -70,6 +71,27 @@ def take_snapshot(code: CodeRepository, cache: Cache, remote: Remote, choice: Ch
         warnings=(*found.warnings, *told.warnings, *_more_warnings(code, cache.objects, found.tree)),
         travels=replace(told, untracked=len(found.untracked)),
         lfs=_lfs(code, cache.objects, remote, found.tree),
+    )
+
+
+def taken_before(code: CodeRepository, found: Objects, recorded: Code, run: str) -> Snapshot:
+    """The snapshot of another run, which must be among the objects. Large files of LFS are where it has left them."""
+    tree = found.commit(recorded.snapshot).tree
+    workflows = _file(found, tree, WORKFLOWS)
+    if workflows is None:
+        msg = f"the code of run {run} has no {WORKFLOWS}: it can't be run again"
+        raise Invalid(msg)
+    return Snapshot(
+        commit=recorded.snapshot,
+        tree=tree,
+        head=recorded.commit,
+        branch=recorded.branch,
+        url=recorded.url,
+        workflows=workflows,
+        variables=_file(found, tree, VARIABLES),
+        warnings=(),
+        travels=Travels(source=run),
+        lfs=LfsObjects(top=code.top),
     )
 
 

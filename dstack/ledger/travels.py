@@ -15,7 +15,7 @@ class Travels:
     """Files changed against HEAD (new ones among them), deleted ones, and the bytes of the new contents.
 
     `untracked` counts the new files that git doesn't know yet. `whole`: the remote knows no commit of this history, so
-    every file is sent.
+    every file is sent. `source`: the run whose code is run again, so that nothing is sent.
     """
 
     changed: int = 0
@@ -24,9 +24,12 @@ class Travels:
     untracked: int = 0
     whole: bool = False
     warnings: tuple[str, ...] = ()
+    source: str = ""
 
     def __str__(self) -> str:
         """A sentence."""
+        if self.source:
+            return f"the code of {self.source}, as it was"
         if self.whole:
             return "every file of the repository as it stands, without its history"
         if not self.changed and not self.deleted:
