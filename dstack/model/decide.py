@@ -17,6 +17,7 @@ from dstack.model.pool import Heartbeat, Phase, RunnerState
 from dstack.model.reuse import Answer, Lookup
 from dstack.model.tagging import tag_changes, untagged
 from dstack.model.turn import OpenAttempt, Turn, Waiting
+from dstack.model.turn_taking import in_turn
 from dstack.model.world import Moment, RunnerView, RunView, World
 
 SENTENCE = 200
@@ -47,7 +48,7 @@ def decide(world: World, now: Moment) -> Decisions:
     turns = [
         advance(run, world, fates, now) for run in world.runs if not run.state.finished and _ours(run, world, fates)
     ]
-    queue = [waiting.candidate for turn in turns for waiting in turn.ready]
+    queue, later = in_turn(turns)
     placement = place(queue, rooms_of(world, turns, fates), interval=world.interval)
     held = _hold(world, turns, placement)
     changes: list[Change] = [turn.notes() for turn in turns if turn.events]
@@ -56,7 +57,7 @@ def decide(world: World, now: Moment) -> Decisions:
         changes=tuple(changes),
         tags=tag_changes(world, [run for run in untagged(world) if _ours(run, world, fates)], now),
         next_at=_next_at(world, turns, fates, now),
-        waiting=placement.waiting,
+        waiting={**placement.waiting, **later},
         lookups={oid: lookup for turn in turns for oid, lookup in turn.lookups.items()},
         unsure=frozenset(oid for turn in turns for oid in turn.unsure),
         answers={lookup: answer for turn in turns for lookup, answer in turn.answers.items()},
@@ -146,6 +147,8 @@ def _room(runner: RunnerView) -> Room:
         total=registration.capacity,
         executors=frozenset(registration.executors),
         labels=frozenset(registration.labels),
+        volumes=frozenset(registration.volumes),
+        interruptible=registration.interruptible,
         closed=_closed(runner),
         pauses=_pauses(runner),
         private=registration.private,

@@ -40,6 +40,8 @@ class Room:
     total: Capacity
     executors: frozenset[str]
     labels: frozenset[str] = frozenset()
+    volumes: frozenset[str] = frozenset()
+    interruptible: bool = False
     closed: str = ""
     pauses: Mapping[str, str] = field(default_factory=dict)
     private: bool = False
@@ -117,10 +119,20 @@ def misfit(job: Job, room: Room) -> str:
         return f"has {room.total.cpu:g} cpu in all"
     if (job.resources.memory or 0) > room.total.memory:
         return f"has {size_text(room.total.memory)} of memory in all"
+    return _not_offered(job, room) or lacking(room.total.gpus, job.resources.gpu)
+
+
+def _not_offered(job: Job, room: Room) -> str:
+    """What its owner would have to say of the runner for it to take the job; empty if there is nothing."""
     missing = [label for label in job.labels if label not in room.labels]
     if missing:
         return f"has no label {', '.join(missing)}"
-    return lacking(room.total.gpus, job.resources.gpu)
+    unknown = sorted({volume.name for volume in job.volumes} - room.volumes)
+    if unknown:
+        return f"offers no volume {', '.join(unknown)}"
+    if room.interruptible and not job.resources.interruptible:
+        return "can be taken away at any time, and the job does not say `interruptible: true`"
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +166,8 @@ def place(queue: Iterable[Candidate], rooms: Sequence[Room], *, interval: float)
 def _kind(candidate: Candidate) -> tuple[object, ...]:
     resources = candidate.job.resources
     needs = (executor_of(candidate.job), resources.cpu, resources.memory, resources.gpu, candidate.job.labels)
-    return (*needs, candidate.expected, candidate.avoid, candidate.only)
+    places = (frozenset(volume.name for volume in candidate.job.volumes), resources.interruptible)
+    return (*needs, *places, candidate.expected, candidate.avoid, candidate.only)
 
 
 def _choose(candidate: Candidate, rooms: Sequence[Room], interval: float) -> tuple[Room | None, str]:
