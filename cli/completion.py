@@ -11,9 +11,9 @@ from dstack.model.errors import Invalid
 
 EXAMPLE = """\b
 Examples:
+  dstack completion fish | source     # in ~/.config/fish/config.fish
   eval "$(dstack completion bash)"    # in ~/.bashrc
-  eval "$(dstack completion zsh)"     # in ~/.zshrc, behind compinit
-  dstack completion fish | source     # in ~/.config/fish/config.fish"""
+  eval "$(dstack completion zsh)"     # in ~/.zshrc, behind compinit"""
 
 VARIABLE = "_DSTACK_COMPLETE"
 SHELLS = ("bash", "zsh", "fish")

@@ -2,15 +2,12 @@
 
 import os
 import sys
-import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import click
 
-from dstack import __version__, interrupts
+from dstack import interrupts
 from dstack.model.errors import DstackError
 
 GOOD, TROUBLE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
@@ -64,24 +61,14 @@ def _forget_stdout() -> None:
 
 def _report(program: str) -> int:
     """Write what went wrong into a file, for a bug report, and say where it is."""
-    text = f"{program} {__version__}, Python {sys.version}, {sys.platform}\n\n{traceback.format_exc()}"
-    last = traceback.format_exc().strip().splitlines()[-1]
-    place = _write(text)
+    from cli.report import report_text, write_report  # noqa: PLC0415 (it is hardly ever needed)
+
+    text = report_text(program)
+    last = text.strip().splitlines()[-1]
+    place = write_report(text)
     where = f"A report is in {place}; please send it to us." if place else f"No report could be written:\n{text}"
     _tell(f"{program}: a mistake of ours, not yours: {last}\n{where}")
     return BUG
-
-
-def _write(text: str) -> Path | None:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    for folder in (Path(state) / "dstack" / "reports", Path(os.environ.get("TMPDIR", "/tmp"))):  # noqa: S108 (no secret)
-        path = folder / f"dstack-report-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}.txt"
-        with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            with path.open("x") as file:
-                file.write(text)
-            return path
-    return None
 
 
 def _tell(text: str) -> None:

@@ -28,7 +28,7 @@ def show_table(columns: Sequence[Column], rows: Rows) -> None:
 def table_text(columns: Sequence[Column], rows: Rows) -> str:
     """What `show_table` prints, with its colours."""
     cells = [[clean(cell) for cell in row] for row in rows]
-    return _fitted(columns, cells) if is_terminal() else plain(columns, cells)
+    return fitted(columns, cells, width()) if is_terminal() else plain(columns, cells)
 
 
 def plain(columns: Sequence[Column], rows: Rows) -> str:
@@ -55,19 +55,20 @@ def _least(column: Column, rows: Rows, index: int) -> int:
     return max(len(column.title), min(column.least, longest))
 
 
-def _fitted(columns: Sequence[Column], rows: Rows) -> str:
+def fitted(columns: Sequence[Column], rows: Rows, room: int) -> str:
+    """A table for a terminal of `room` characters: the last column is broken into lines, others are cut."""
     from rich.console import Console  # noqa: PLC0415 (37 ms that a pipe doesn't need)
     from rich.table import Table  # noqa: PLC0415 (likewise)
     from rich.text import Text  # noqa: PLC0415 (likewise)
 
-    kept = fitting(columns, rows, width())
-    widths = spread(columns, rows, kept, width())
+    kept = fitting(columns, rows, room)
+    widths = spread(columns, rows, kept, room)
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for index, size in zip(kept, widths, strict=True):
         table.add_column(columns[index].title, width=size, overflow="ellipsis", no_wrap=index != kept[-1])
     for row in rows:
         table.add_row(*(Text(row[index], style=_style(row[index])) for index in kept))
-    console = Console(color_system="auto" if in_colour() else None, highlight=False, width=width())
+    console = Console(color_system="auto" if in_colour() else None, highlight=False, width=room)
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip("\n")

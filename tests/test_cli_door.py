@@ -16,6 +16,7 @@ import pytest
 from cli import door, main, runner_door
 from cli.index import COMMANDS, RUNNER_COMMANDS
 from cli.interrupts import deferred
+from cli.report import redacted
 from dstack.model.errors import Invalid
 from tests.calls import Desk, desk
 
@@ -86,6 +87,24 @@ def test_a_report_goes_elsewhere_where_home_is_read_only(
     assert door.passing("dstack", lambda: raises(ZeroDivisionError())) == 3
     (report,) = tmp_path.glob("dstack-report-*")
     assert str(report) in capsys.readouterr().err
+
+
+def test_a_report_holds_no_secrets_and_is_its_owners_alone(
+    capsys: pytest.CaptureFixture[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_API_TOKEN", "abc-s3cret-of-the-user")
+    told = "https://me:hunter22@host/x abc-s3cret-of-the-user password=hunter33 {'aws_secret_access_key': 'hunter44'}"
+    assert door.passing("dstack", lambda: raises(ValueError(told))) == 3
+    (report,) = (home / ".local/state/dstack/reports").iterdir()
+    text = report.read_text() + capsys.readouterr().err
+    assert [word for word in ("hunter22", "s3cret", "hunter33", "hunter44") if word in text] == []
+    assert ("https://***@host/x" in text, "ValueError" in text) == (True, True)
+    assert report.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_no_secret_stays_in_a_report() -> None:
+    text = "File x.py, line 3: lr=0.1, a key of the store: runs/x; https://host/path"
+    assert redacted(text, {"API_TOKEN": "x", "SHELL": "/bin/bash"}) == text
 
 
 def interrupted(times: int, done: list[bool]) -> None:
