@@ -5,6 +5,7 @@ from collections.abc import Iterable
 # A shorter one would be found everywhere, and would tell more by its stars than it hides.
 LEAST = 4
 _STAR = b"*"
+_GLANCE = 32
 
 
 def needles(secrets: Iterable[str]) -> tuple[bytes, ...]:
@@ -16,12 +17,17 @@ def needles(secrets: Iterable[str]) -> tuple[bytes, ...]:
 class Masker:
     """One stream's. What may be the beginning of a secret is held back until more comes, or `flush`."""
 
-    def __init__(self, wanted: tuple[bytes, ...]) -> None:
-        """`wanted`: what `needles` gave."""
+    def __init__(self, wanted: tuple[bytes, ...], before: tuple[bytes, bytes] = (b"", b"")) -> None:
+        """`wanted`: what `needles` gave. `before`: the `tail` of one that ended here."""
         self._wanted = wanted
         # Bytes as they came and as they are shown: given out already, but perhaps the beginning of a secret; and held.
-        self._given = (b"", b"")
+        self._given = before
         self._held = (b"", b"")
+
+    @property
+    def tail(self) -> tuple[bytes, bytes]:
+        """What was given out last and may be the beginning of a secret: as it came, and as it was shown."""
+        return self._given
 
     @property
     def held(self) -> int:
@@ -62,5 +68,21 @@ class Masker:
 
 
 def _begun(raw: bytes, needle: bytes) -> int:
-    longest = min(len(needle) - 1, len(raw))
-    return next((size for size in range(longest, 0, -1) if raw.endswith(needle[:size])), 0)
+    """How many of the last bytes are the longest beginning of the needle (not all of it)."""
+    start = max(0, len(raw) - len(needle) + 1)
+    at = raw.find(needle[:1], start)
+    while at >= 0:
+        # First a few bytes: both may be long.
+        if needle.startswith(raw[at : at + _GLANCE]) and needle.startswith(raw[at:]):
+            return len(raw) - at
+        at = raw.find(needle[:1], at + 1)
+    return 0
+
+
+def hidden(text: str, wanted: tuple[bytes, ...]) -> str:
+    """A whole text with the secrets in it hidden."""
+    data = text.encode(errors="surrogateescape")
+    if not any(needle in data for needle in wanted):
+        return text
+    masker = Masker(wanted)
+    return (masker.feed(data) + masker.flush()).decode(errors="replace")

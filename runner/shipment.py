@@ -13,11 +13,11 @@ from dstack.store.chunk import Record, behind
 from dstack.store.log_writer import BUSY_SECONDS, LogWriter, flush_after
 from runner.facts import pause
 from runner.frames import SYSTEM, Frame, pack, read_frames
-from runner.shipped import EVERY, Mark, give_back, read_mark
+from runner.hiding import Hiding, Piece
+from runner.shipped import EVERY, Mark, give_back, read_mark, tails_read, tails_written
 
 LOG = logging.getLogger(__name__)
 
-Piece = tuple[int, float, bytes]
 # Whether somebody follows this log, at this time in ticks. It may take as long as a question to the store.
 Followed = Callable[[float], bool]
 
@@ -46,14 +46,25 @@ class Shipment:
     """Sends what has been written, bit by bit. Any thread may call it; one at a time gets through."""
 
     def __init__(
-        self, output: Path, open_writer: Callable[[], LogWriter], *, began: float, followed: Followed = _unfollowed
+        self,
+        output: Path,
+        open_writer: Callable[[], LogWriter],
+        *,
+        began: float,
+        followed: Followed = _unfollowed,
+        secrets: tuple[bytes, ...] = (),
     ) -> None:
-        """`open_writer` says how far the store has the log already. `began`, as all times here, in ticks."""
+        """`open_writer` says how far the store has the log already. `began`, as all times here, in ticks.
+
+        `secrets`: what is hidden before it leaves this machine, see `runner.masking.needles`.
+        """
         self._output = output
         self._open_writer = open_writer
         self._began = began
         self._followed = followed
         self._for_followers = 0
+        self._secrets = secrets
+        self._hiding = Hiding(secrets)
         self._lock = threading.Lock()
         self._writer: LogWriter | None = None
         self._position = 0
@@ -93,25 +104,28 @@ class Shipment:
         with self._lock:
             writer = self._opened()
             if not writer.closed:
-                while self._read(writer):
+                while self._read(writer, self._began):
                     writer.flush_full()
                 if not self._ended:
                     words = [(SYSTEM, at, f"dstack: {line}\n".encode()) for line in last_words]
-                    writer.append(self._unknown(words))
+                    held = self._hiding.flush()
+                    writer.append(self._unknown([*held, *self._hiding.feed(words, self._began), *self._hiding.flush()]))
                     self._ended = True
                 writer.close()
             return writer.size
 
     def _ship(self, now: float) -> None:
-        if not (self._writer and self._writer.buffered) and not self._has_grown():
+        if not (self._writer and (self._writer.buffered or self._hiding.waits)) and not self._has_grown():
             return
         writer = self._opened()
-        while not writer.closed and self._read(writer):
+        while not writer.closed and self._read(writer, now):
             writer.flush_full()
             self._waiting_since = None
             if self._position - self._given_back >= EVERY:
                 writer.flush()
                 self._give_back()
+        if self._hiding.is_due(now):
+            writer.append(self._unknown(self._hiding.flush()))
         if writer.buffered and self._waiting_since is None:
             self._waiting_since = now
         usual = self._is_due(writer, now)
@@ -125,8 +139,13 @@ class Shipment:
 
     def _give_back(self) -> None:
         """Let the disk have what the store has: all that was read, where nothing waits."""
-        if self._position - self._given_back >= EVERY and not self._skip:
-            mark = Mark(position=self._position, offset=self._seen.total(), seen=tuple(sorted(self._seen.items())))
+        if self._position - self._given_back >= EVERY and not self._skip and not self._hiding.waits:
+            mark = Mark(
+                position=self._position,
+                offset=self._seen.total(),
+                seen=tuple(sorted(self._seen.items())),
+                tails=tails_written(self._hiding.tails),
+            )
             try:
                 give_back(self._output, mark)
             except OSError as error:
@@ -149,6 +168,7 @@ class Shipment:
             writer, mark = self._open_writer(), read_mark(self._output)
             self._position = self._given_back = mark.position
             self._seen = Counter(dict(mark.seen))
+            self._hiding = Hiding(self._secrets, tails_read(mark))
             self._skip = max(0, writer.offset - mark.offset)
             # What the store had taken and has lost is gone from the disk too: the reader sees the gap by its offsets.
             writer.offset = max(writer.offset, mark.offset)
@@ -161,14 +181,14 @@ class Shipment:
         except FileNotFoundError:
             return False
 
-    def _read(self, writer: LogWriter) -> bool:
+    def _read(self, writer: LogWriter, now: float) -> bool:
         """Take what there is, up to what one chunk holds; whether there may be more."""
         if not self._has_grown():
             return False
         with self._output.open("rb", buffering=0) as file:
             file.seek(self._position)
             while frames := self._next(file):
-                writer.append(self._unknown(frames))
+                writer.append(self._unknown(self._hiding.feed(frames, now)))
                 self._position = file.tell()
                 for frame in frames:
                     self._seen[frame.stream] += len(frame.data)

@@ -6,6 +6,7 @@ The file keeps its length, so that positions stay true; what was sent becomes a 
 import ctypes
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -22,17 +23,34 @@ KEPT = 4 * 1024 * 1024
 EVERY = 16 * 1024 * 1024
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
-_LIMIT = 64 * 1024
+_LIMIT = 4 * 1024 * 1024
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _Count = Annotated[int, Meta(ge=0, le=2**62)]
 
 
 class Mark(Value, frozen=True, kw_only=True):
-    """A place in the file of frames, between two of them: the bytes of output before it, in all and of each stream."""
+    """A place in the file of frames, between two of them: the bytes of output before it, in all and of each stream.
+
+    `tails`: by stream, what was sent last and may be the beginning of a secret, as it came and as it was shown.
+    """
 
     position: _Count = 0
     offset: _Count = 0
     seen: tuple[tuple[_Count, _Count], ...] = ()
+    tails: tuple[tuple[_Count, str, str], ...] = ()
+
+
+def tails_written(tails: Mapping[int, tuple[bytes, bytes]]) -> tuple[tuple[int, str, str], ...]:
+    """Bytes as text of one character each."""
+    return tuple((stream, raw.decode("latin-1"), shown.decode("latin-1")) for stream, (raw, shown) in tails.items())
+
+
+def tails_read(mark: Mark) -> Mapping[int, tuple[bytes, bytes]]:
+    """Inverse of `tails_written`."""
+    return {
+        stream: (raw.encode("latin-1", "replace"), shown.encode("latin-1", "replace"))
+        for stream, raw, shown in mark.tails
+    }
 
 
 def read_mark(output: Path) -> Mark:
