@@ -3,7 +3,7 @@
 import logging
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cli.pool import forget_runner, runner_daemon
@@ -16,25 +16,30 @@ LOG = logging.getLogger(__name__)
 
 FOLDER = "local"
 LOCK = ".sweep"
+NAME = "name"
 PATIENCE_SECONDS = 10.0
 
 
 def end_abandoned(session: Session, seen: Seen) -> threading.Thread:
-    """Begin to, in a thread that need not be waited for: what it doesn't reach, the next one does."""
-    thread = threading.Thread(target=_end_all, args=(session.again(), seen), name="abandoned", daemon=True)
+    """Begin to, in a thread that need not be waited for: what it doesn't reach, the next one does.
+
+    To be called before a runner of this process begins: one that has just ended looks like one that was killed.
+    """
+    left = tuple(_left(session.place / FOLDER))
+    thread = threading.Thread(target=_end_all, args=(session.again(), seen, left), name="abandoned", daemon=True)
     thread.start()
     return thread
 
 
-def _end_all(session: Session, seen: Seen) -> None:
+def _end_all(session: Session, seen: Seen, left: Sequence[Path]) -> None:
     """One process at a time. Each runner ends as one that is interrupted does: its jobs stopped, and reported so."""
-    top = session.place / FOLDER
-    if not any(_left(top)):
+    if not left:
         return
     try:
-        with locked(top / LOCK):
-            for folder in _left(top):
-                _end(session, seen, folder)
+        with locked(session.place / FOLDER / LOCK):
+            for folder in left:
+                if (folder / NAME).exists():
+                    _end(session, seen, folder)
     except Failed:
         LOG.debug("another process ends what was abandoned")
 
@@ -60,7 +65,7 @@ def _stop_all(daemon: RunnerDaemon) -> None:
 
 def _left(top: Path) -> Iterator[Path]:
     """Folders of runners that had begun (only then they hold their lock), and that nobody holds any more."""
-    for name in sorted(top.glob("*/name")):
+    for name in sorted(top.glob(f"*/{NAME}")):
         try:
             with locked(name.parent):
                 pass

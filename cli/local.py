@@ -37,8 +37,7 @@ def run_locally(session: Session, order: Order) -> int:
     log_to_stderr(logging.WARNING)
     name = f"local-{secrets.token_hex(4)}"
     seen, prepared = checked(session, order, only=name)
-    if seen.repository is not None:
-        end_abandoned(session, seen)
+    abandoned = end_abandoned(session, seen)
     with _Runner(session, seen, name) as runner:
         prepared, submitted = submitted_run(session, prepared, seen)
         with told_if_left(prepared):
@@ -48,6 +47,8 @@ def run_locally(session: Session, order: Order) -> int:
             end = followed(Reader(session), line, LogPrinter(prefixes=prefixes(line.jobs)), asked_locally)
             if prepared.spec.options.tag and exit_code(end) == 0:
                 _wait_for_tag(session, submitted, prepared.spec.options.tag)
+    # Cut short, it would leave more behind than it found: a run of which all is reused takes no time.
+    abandoned.join(END_SECONDS)
     return exit_code(end)
 
 

@@ -238,7 +238,9 @@ class Agent:
         if leaving is None or (leaving.way is Way.DRAIN and standing.step is Step.STOP):
             self._give_up(now)
         elif leaving.goodbye is not None:
-            self.done = is_over(leaving, self._duty, standing, now.ticks, registered=self._mail.registered)
+            # What is on its way may be the registration: it must not come when nobody is here to take it back.
+            known = self._mail.registered or self._mail.busy
+            self.done = is_over(leaving, self._duty, standing, now.ticks, registered=known)
         elif leaving.is_ready(self._duty, now.ticks):
             self._leaving = replace(leaving, goodbye=now.ticks)
 
