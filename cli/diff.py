@@ -27,6 +27,19 @@ Examples:
   dstack diff fast-rabbit-1 -p           # with the patch"""
 
 WIDTH = 100
+CHANGES = (
+    Column(title="WORKFLOW", least=8, rank=5),
+    Column(title="NAME", least=12),
+    Column(title="BEFORE", least=16),
+    Column(title="AFTER", least=16),
+)
+METRICS = (
+    Column(title="JOB", least=16, rank=5),
+    Column(title="NAME", least=12),
+    Column(title="BEFORE", least=9),
+    Column(title="AFTER", least=9),
+    Column(title="CHANGE", least=9),
+)
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -106,24 +119,35 @@ def _show(session: Session, before: Side, after: Side, found: Comparison, *, pat
             say(_coloured_line(line))
     else:
         same.append("definitions")
-    if found.metrics:
+    silent = silent_jobs(before, after)
+    told = [one for one in found.metrics if one.job not in silent]
+    if told:
         _title("Metrics")
-        _show_metrics(found.metrics)
-    elif any(one.metrics for one in (*before.jobs, *after.jobs)):
+        _show_metrics(told)
+    elif not found.metrics and any(one.metrics for one in (*before.jobs, *after.jobs)):
         same.append("metrics")
+    if silent:
+        tell(f"\nOnly one side has metrics of {clean(', '.join(sorted(silent)))}.")
     _show_jobs(before, after, found.jobs)
     if same:
         tell(f"\nThe same: {', '.join(same)}.")
 
 
+def silent_jobs(before: Side, after: Side) -> set[str]:
+    """Titles of the jobs that both sides have and of which one has measured nothing: it hasn't run, or has failed."""
+    if before.single or after.single:
+        return set()
+    found = {one.place: one for one in after.jobs}
+    pairs = ((one, found[one.place]) for one in before.jobs if one.place in found)
+    return {one.job.title for one, other in pairs if bool(one.metrics) is not bool(other.metrics)}
+
+
 def _show_changes(changes: Sequence[Changed]) -> None:
-    columns = [Column(title="WORKFLOW", rank=5), Column(title="NAME"), Column(title="BEFORE"), Column(title="AFTER")]
-    show_table(columns, [(one.workflow, one.name, _or_none(one.before), _or_none(one.after)) for one in changes])
+    show_table(CHANGES, [(one.workflow, one.name, _or_none(one.before), _or_none(one.after)) for one in changes])
 
 
 def _show_metrics(changes: Sequence[MetricChange]) -> None:
-    columns = [Column(title="JOB", rank=5), *(Column(title=title) for title in ("NAME", "BEFORE", "AFTER", "CHANGE"))]
-    show_table(columns, [(one.job, one.name, _number(one.before), _number(one.after), _change(one)) for one in changes])
+    show_table(METRICS, [(one.job, one.name, _number(one.before), _number(one.after), _change(one)) for one in changes])
 
 
 def _show_jobs(before: Side, after: Side, jobs: Sequence[OneSided]) -> None:

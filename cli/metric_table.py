@@ -78,19 +78,22 @@ def table_of(lines: Sequence[MetricsLine], *, sort: str | None = None, whole: bo
     by = (sort or "").removeprefix("-").removeprefix(_METRIC)
     variables = names_of(line.variables for line in lines) if whole else differing([line.variables for line in lines])
     metrics = names_of(line.metrics for line in lines)
+    main = by if by in metrics or by in variables else next(iter(metrics), "")
     unfinished = whole or any(line.status is not Status.DONE for line in lines)
     troubled = whole or any(line.problems for line in lines)
     runs = whole or len({line.run for line in lines}) > 1
     workflows = whole or len({line.workflow for line in lines}) > 1
     fixed = {title: title.lower() if whole else title for title in ("RUN", "JOB", "WORKFLOW", "STATUS", "PROBLEM")}
     columns = [
-        *([Column(title=fixed["RUN"], least=16, rank=8)] if runs else []),
+        *([Column(title=fixed["RUN"], least=16, rank=5)] if runs else []),
         Column(title=fixed["JOB"], least=12),
         *([Column(title=fixed["WORKFLOW"], least=8, rank=7)] if workflows else []),
-        # The last metrics go first where there is no room, the one that is sorted by never.
+        # The last metrics go first where there is no room; one stays: that which is sorted by, else the first.
         *(Column(title=_title(name, fixed), least=8, rank=9 if name == by else 6) for name in variables),
         *(
-            Column(title=_metric_title(name, (*variables, *fixed.values())), least=8, rank=9 if name == by else -place)
+            Column(
+                title=_metric_title(name, (*variables, *fixed.values())), least=8, rank=9 if name == main else -place
+            )
             for place, name in enumerate(metrics)
         ),
         *([Column(title=fixed["STATUS"], least=8, rank=8)] if unfinished else []),

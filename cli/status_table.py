@@ -14,9 +14,9 @@ COLUMNS = (
     Column(title="TAG", rank=1),
     Column(title="JOB", least=12, rank=6),
     Column(title="WORKFLOW", least=8, rank=7),
-    Column(title="VARIABLES", least=10, rank=3),
+    Column(title="VARIABLES", least=10, rank=5),
     Column(title="USER", least=6, rank=2),
-    Column(title="SUBMITTED", least=10, rank=5),
+    Column(title="SUBMITTED", least=10, rank=3),
     Column(title="RUNNER", least=8, rank=4),
     Column(title="STATUS", least=28),
 )

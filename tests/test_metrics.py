@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.diff import METRICS
 from cli.measures import Measure, measure
 from cli.metric_table import MetricsLine, Table, ordered, table_of
-from cli.table import fitting
+from cli.status_table import COLUMNS, rows
+from cli.table import fitted, fitting
 from dstack.model import keys
 from dstack.model.errors import Invalid
 from dstack.model.job import Job
@@ -32,7 +34,7 @@ from dstack.store.memory import MemoryStore
 from dstack.store.single import read_file
 from tests.artifact_sets import put_content, put_manifest
 from tests.calls import Desk, desk
-from tests.test_cli_words import job, run
+from tests.test_cli_words import NOW, job, run
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -165,6 +167,32 @@ def test_what_is_sorted_by_is_never_left_out_for_lack_of_room() -> None:
     assert shown[0] == "JOB"
     assert shown[1:3] == ["metric_number_0", "metric_number_1"]
     assert shown[-1] == "metric_number_19"
+
+
+@pytest.mark.parametrize("room", [60, 80, 160])
+def test_a_table_of_two_sweeps_fits_and_keeps_the_first_metric(room: int) -> None:
+    both = [line(f"{n:012x}", "0.1", n / 7, run=f"fast-rabbit-{n % 2}", status=Status.FAILED) for n in range(12)]
+    table = table_of([msgspec.structs.replace(one, variables={"lr": one.job[-1], "layers": "12"}) for one in both])
+    text = fitted(table.columns, table.rows, room)
+    assert max(len(row.rstrip()) for row in text.splitlines()) <= room
+    assert {"JOB", "accuracy", "STATUS"} <= set(text.split("\n")[0].split())
+
+
+@pytest.mark.parametrize("room", [60, 80, 160])
+def test_no_number_of_a_comparison_is_cut(room: int) -> None:
+    row = ("train[layers=12,lr=0.1]", "loss.train", "0.123457", "(none)", "-0.0123")
+    text = fitted(METRICS, [row], room)
+    assert max(len(one.rstrip()) for one in text.splitlines()) <= room
+    assert all(cell in text for cell in row[1:])
+
+
+@pytest.mark.parametrize("room", [80, 160])
+def test_the_jobs_of_a_sweep_can_be_told_apart_in_the_status(room: int) -> None:
+    jobs = [job(f"{n:012x}", matrix={"lr": str(n)}, variables={"lr": str(n)}, status=Status.RUNNING) for n in range(3)]
+    cells = list(rows([run("fast-rabbit-1", *jobs)], jobs=True, repeat=False, now=NOW))
+    text = fitted(COLUMNS, cells, room)
+    assert max(len(one.rstrip()) for one in text.splitlines()) <= room
+    assert [f"lr={n}" in text for n in range(3)] == [True] * 3
 
 
 def test_a_metric_called_as_a_variable_or_a_column_keeps_apart() -> None:
