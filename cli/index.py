@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, Listed] = {
     "runners": Listed("cli.runners", "The machines of the pool"),
     "controller": Listed("cli.controller", "The controller as a daemon"),
     "completion": Listed("cli.completion", "Have your shell complete commands, workflows, runs and tags"),
+    "schema": Listed("cli.schema", "The JSON Schema of a file, for editors"),
     "doctor": Listed("cli.doctor", "Check everything dstack needs; say how to mend it"),
 }
 

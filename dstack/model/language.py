@@ -63,3 +63,15 @@ MATRIX: Table = {
 }
 WORKFLOWS_FILE: Table = {"workflows": "The workflows of this repository."}
 VARIABLES_FILE: Table = {"variables": "Variables by section: `global`, or the name of a workflow."}
+SETTINGS: Table = {
+    "store": "Where logs and artifacts lie: `file:///path` or `s3://bucket/prefix`.",
+    "lease": "Seconds after which a runner that isn't heard of is lost; 60.",
+    "throttle": "`forge`: push to the state remote as rarely as to a hosted forge.",
+    "endpoint_url": "The address of an S3-compatible server.",
+    "region": "The region of the bucket.",
+    "addressing": "How a bucket is named to its server: `path` or `virtual`.",
+    "encryption": "How the S3 server is to encrypt what is stored.",
+    "kms_key": "The key for that, where it is `aws:kms`.",
+    "storage_class": "The storage class of what is stored.",
+    "stores": "Where stores have moved: old URL to new URL.",
+}

@@ -9,6 +9,7 @@ MAX_SECONDS = 365 * 86400.0
 MAX_BYTES = 2**60
 
 _DURATION_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+UNITS = tuple(_DURATION_UNITS)
 _NUMBER = r"[0-9]{1,20}(?:\.[0-9]{1,9})?"
 _PIECE = re.compile(rf"({_NUMBER}) ?(ms|[dhms])", re.ASCII)
 _SIZE = re.compile(rf"({_NUMBER}) ?([KMGTP]?)(i?)B", re.ASCII | re.IGNORECASE)

@@ -21,7 +21,7 @@ LEAST_MEMORY = 6 * 1024 * 1024  # Docker refuses less
 
 GPU_OF = "/gpu"
 
-_RETRIED = tuple(reason for reason in Reason if reason not in {Reason.OK, Reason.STOPPED, Reason.ABORTED})
+RETRIED = tuple(reason for reason in Reason if reason not in {Reason.OK, Reason.STOPPED, Reason.ABORTED})
 
 
 def resources(node: Node, problems: Problems) -> Resources:
@@ -137,7 +137,7 @@ def retry(node: Node, problems: Problems) -> Retry:
 
 def _reason(node: Node) -> Reason:
     text = fields.text(node, "a reason")
-    if text in _RETRIED:
+    if text in RETRIED:
         return Reason(text)
-    hint = nearest(text, _RETRIED) or f": write some of {', '.join(_RETRIED)}"
+    hint = nearest(text, RETRIED) or f": write some of {', '.join(RETRIED)}"
     raise Misread(node.mark, f"{shown(text)} is no reason to try again{hint}")
