@@ -57,11 +57,21 @@ class Connection:
     def _connect(self) -> tuple[docker.APIClient, docker.APIClient]:
         try:
             answers(self.engine)
-            quick = docker.APIClient(version="auto", timeout=QUICK, **self._settings)
-            api = docker.APIClient(version=quick.api_version, timeout=SECONDS, num_pools=64, **self._settings)
+            version = self._version()
+            quick = docker.APIClient(version=version, timeout=QUICK, **self._settings)
+            api = docker.APIClient(version=version, timeout=SECONDS, num_pools=64, **self._settings)
         except (errors.DockerException, requests.RequestException, OSError) as error:
             raise away(self.engine, error) from error
         return api, quick
+
+    def _version(self) -> str:
+        """Of the engine's API. The SDK would find it out itself, but leave a connection open where that fails."""
+        client = docker.APIClient(version=docker.constants.DEFAULT_DOCKER_API_VERSION, timeout=QUICK, **self._settings)
+        try:
+            version: str = client.version(api_version=False)["ApiVersion"]
+        finally:
+            client.close()
+        return version
 
     @contextmanager
     def reached(self) -> Iterator[None]:

@@ -167,6 +167,8 @@ def test_up_runs_what_is_submitted_and_says_that_it_is_there(at: Desk) -> None:
             "gpus",
             "labels",
             "pause",
+            "pauses",
+            "unlimited",
             "executors",
             "jobs",
             "updated_at",
