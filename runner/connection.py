@@ -8,7 +8,7 @@ from typing import Any
 
 import docker
 import requests
-from docker import errors, utils
+from docker import constants, errors, utils
 from docker.context import ContextAPI
 
 from dstack.model.errors import Failed, Unavailable
@@ -66,7 +66,7 @@ class Connection:
 
     def _version(self) -> str:
         """Of the engine's API. The SDK would find it out itself, but leave a connection open where that fails."""
-        client = docker.APIClient(version=docker.constants.DEFAULT_DOCKER_API_VERSION, timeout=QUICK, **self._settings)
+        client = docker.APIClient(version=constants.DEFAULT_DOCKER_API_VERSION, timeout=QUICK, **self._settings)
         try:
             version: str = client.version(api_version=False)["ApiVersion"]
         finally:
