@@ -27,6 +27,7 @@ Examples:
   dstack diff fast-rabbit-1 -p           # with the patch"""
 
 WIDTH = 100
+SHOWN = 3
 CHANGES = (
     Column(title="WORKFLOW", least=8, rank=5),
     Column(title="NAME", least=12),
@@ -123,11 +124,12 @@ def _show(session: Session, before: Side, after: Side, found: Comparison, *, pat
     told = [one for one in found.metrics if one.job not in silent]
     if told:
         _title("Metrics")
-        _show_metrics(told)
+        _show_metrics(told, titled=not (before.single or after.single))
     elif not found.metrics and any(one.metrics for one in (*before.jobs, *after.jobs)):
         same.append("metrics")
     if silent:
-        tell(f"\nOnly one side has metrics of {clean(', '.join(sorted(silent)))}.")
+        more = f" and {len(silent) - SHOWN} more" if len(silent) > SHOWN else ""
+        tell(f"\nOnly one side has metrics of {clean(', '.join(sorted(silent)[:SHOWN]))}{more}.")
     _show_jobs(before, after, found.jobs)
     if same:
         tell(f"\nThe same: {', '.join(same)}.")
@@ -146,8 +148,11 @@ def _show_changes(changes: Sequence[Changed]) -> None:
     show_table(CHANGES, [(one.workflow, one.name, _or_none(one.before), _or_none(one.after)) for one in changes])
 
 
-def _show_metrics(changes: Sequence[MetricChange]) -> None:
-    show_table(METRICS, [(one.job, one.name, _number(one.before), _number(one.after), _change(one)) for one in changes])
+def _show_metrics(changes: Sequence[MetricChange], *, titled: bool) -> None:
+    """`titled`: with the job of each; of two jobs the heading has said which they are."""
+    first = 0 if titled else 1
+    rows = [(one.job, one.name, _number(one.before), _number(one.after), _change(one)) for one in changes]
+    show_table(METRICS[first:], [row[first:] for row in rows])
 
 
 def _show_jobs(before: Side, after: Side, jobs: Sequence[OneSided]) -> None:

@@ -1,7 +1,7 @@
 """Lines of logs for people and programs: with the job before them, with times, in colour, or as JSON."""
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -29,34 +29,44 @@ class JsonLine(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True, kw_only=True)
 class LogPrinter:
-    """Prints to standard output, as bytes: a log need not be text."""
+    """Prints to standard output, as bytes: a log need not be text. `since`: no lines of before."""
 
     prefixes: Mapping[str, str] = field(default_factory=dict)
     timestamps: bool = False
     as_json: bool = False
+    since: datetime | None = None
     _counts: dict[str, int] = field(default_factory=dict)
 
     def lines(self, job: JobLine, lines: Iterable[Line]) -> None:
-        """Print these lines of a job's attempt."""
+        """Print these lines of a job's attempt, which follow those of the last call."""
+        self.numbered(job, self._counted(job, lines))
+
+    def numbered(self, job: JobLine, lines: Iterable[tuple[int, Line]]) -> None:
+        """Print these lines of a job's attempt, each with its number in it."""
         sys.stdout.flush()
         out = sys.stdout.buffer
-        for line in lines:
-            out.write(self._format(job, line))
+        for seq, line in lines:
+            if self.since is None or line.at >= self.since.timestamp():
+                out.write(self._format(job, seq, line))
         out.flush()
 
-    def _format(self, job: JobLine, line: Line) -> bytes:
+    def _counted(self, job: JobLine, lines: Iterable[Line]) -> Iterator[tuple[int, Line]]:
+        key = job.logs or job.job
+        for seq, line in enumerate(lines, self._counts.get(key, 0)):
+            self._counts[key] = seq + 1
+            yield seq, line
+
+    def _format(self, job: JobLine, seq: int, line: Line) -> bytes:
         if self.as_json:
-            return self._json(job, line)
+            return _json(job, seq, line)
         stamp = f"{line.time.isoformat(timespec='milliseconds')} ".encode() if self.timestamps else b""
         return self.prefixes.get(job.job, "").encode() + stamp + line.data + b"\n"
 
-    def _json(self, job: JobLine, line: Line) -> bytes:
-        key = job.logs or job.job
-        seq = self._counts.get(key, 0)
-        self._counts[key] = seq + 1
-        stream = STREAMS.get(line.stream, "dstack")
-        value = JsonLine(job=job.job, attempt=job.attempt or 0, seq=seq, at=line.time, stream=stream, text=line.text)
-        return msgspec.json.encode(value) + b"\n"
+
+def _json(job: JobLine, seq: int, line: Line) -> bytes:
+    stream = STREAMS.get(line.stream, "dstack")
+    value = JsonLine(job=job.job, attempt=job.attempt or 0, seq=seq, at=line.time, stream=stream, text=line.text)
+    return msgspec.json.encode(value) + b"\n"
 
 
 def prefixes(jobs: Sequence[JobLine]) -> dict[str, str]:

@@ -57,16 +57,15 @@ def command(  # noqa: PLR0913 (one for each option)
     as_json: bool,
 ) -> None:
     """Print the log of a job, or of all jobs of a run."""
-    if following and (since or tail is not None or attempt):
-        msg = "--follow starts at the beginning: leave out --since, --tail and --attempt"
+    if following and (tail is not None or attempt):
+        msg = "--follow shows all that comes: leave out --tail and --attempt (--since says from when on)"
         raise click.UsageError(msg)
     moment = since_moment(since, datetime.now(UTC)) if since else None
     reader = Reader(open_session(folder))
     seen = reader.session.poll()
     picked = readable(pick(name, load_runs(reader.session, seen)), reader.session.remote.name)
-    printer = LogPrinter(
-        prefixes={} if picked.job else prefixes(picked.run.jobs), timestamps=timestamps, as_json=as_json
-    )
+    titles = {} if picked.job else prefixes(picked.run.jobs)
+    printer = LogPrinter(prefixes=titles, timestamps=timestamps, as_json=as_json, since=moment)
     if following and not picked.run.finished:
         follow(
             reader, picked.run.key, Tails(printer=printer, only=picked.job.job if picked.job else None), lambda _: None
@@ -76,7 +75,7 @@ def command(  # noqa: PLR0913 (one for each option)
         tell(f"There is no log yet: {picked.name} has not started.")
         return
     for job in with_attempt(picked, attempt):
-        printer.lines(job, _chosen(all_lines(_store(seen, picked.run), job), moment, tail))
+        printer.numbered(job, log_lines.chosen(all_lines(_store(seen, picked.run), job), since=moment, last=tail))
 
 
 def since_moment(text: str, now: datetime) -> datetime:
@@ -118,8 +117,3 @@ def all_lines(store: Store, job: JobLine) -> Iterator[Line]:
         if batch.closed or not batch.records:
             break
     yield from together.rest()
-
-
-def _chosen(lines: Iterator[Line], moment: datetime | None, count: int | None) -> Iterator[Line]:
-    recent = log_lines.since(lines, moment) if moment else lines
-    yield from log_lines.tail(recent, count) if count is not None else recent

@@ -1,7 +1,9 @@
 """Following logs: few requests where the store is elsewhere, and nothing is left out when it goes away."""
 
+import json
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,6 +11,7 @@ from cli import following
 from cli.following import Tails
 from cli.log_text import LogPrinter
 from dstack.model.errors import Unavailable
+from dstack.store.lines import Line
 from dstack.store.log_writer import LogWriter
 from dstack.store.memory import MemoryStore
 from tests.job_lines import running
@@ -84,3 +87,14 @@ def test_at_the_end_a_store_that_stays_away_is_given_up_with_the_way_out(
     tails.open(running(f"{PREFIX}1"), f"{PREFIX}1", store)
     tails.drain()
     assert b"`dstack logs` shows it when the store is back" in capsysbinary.readouterr().err
+
+
+def test_lines_of_before_are_left_out_and_the_others_keep_their_numbers(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    printer = LogPrinter(as_json=True, since=datetime.fromtimestamp(2, UTC))
+    job = running(f"{PREFIX}1")
+    printer.lines(job, [Line(1, 1.0, b"a"), Line(1, 2.0, b"b")])
+    printer.lines(job, [Line(1, 3.0, b"c")])
+    found = [json.loads(line) for line in capsysbinary.readouterr().out.splitlines()]
+    assert [(one["seq"], one["text"]) for one in found] == [(1, "b"), (2, "c")]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dstack.model.errors import Invalid
 from dstack.store import chunk
 from dstack.store.chunk import Record, behind, joined, pack, unpack
-from dstack.store.lines import LONGEST_LINE, Line, Lines, lines, since, tail
+from dstack.store.lines import LONGEST_LINE, Line, Lines, chosen, lines
 from runner import frames
 
 PREFIX = "logs/run.0123456789ab/0123456789ab/1"
@@ -114,8 +114,10 @@ def test_an_endless_line_comes_in_parts() -> None:
 
 def test_the_last_lines_and_those_since() -> None:
     all_lines = [Line(1, float(n), b"%d" % n) for n in range(10)]
-    assert [line.text for line in tail(all_lines, 2)] == ["8", "9"]
-    assert tail(all_lines, 0) == tail(all_lines, -1) == ()
-    assert [line.text for line in since(all_lines, datetime.fromtimestamp(8, UTC))] == ["8", "9"]
+    assert [(seq, line.text) for seq, line in chosen(all_lines, last=2)] == [(8, "8"), (9, "9")]
+    assert list(chosen(all_lines, last=0)) == []
+    eight = datetime.fromtimestamp(8, UTC)
+    assert [(seq, line.text) for seq, line in chosen(all_lines, since=eight)] == [(8, "8"), (9, "9")]
+    assert [seq for seq, _ in chosen(all_lines, since=eight, last=1)] == [9]
     assert Line(1, 0.0, b"\xff").text == "\N{REPLACEMENT CHARACTER}"
     assert Line(1, 1.5, b"").time == datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC)

@@ -77,11 +77,9 @@ def lines(records: Iterable[Record]) -> Iterator[Line]:
     yield from together.rest()
 
 
-def tail(all_lines: Iterable[Line], count: int) -> tuple[Line, ...]:
-    """The last `count` lines."""
-    return tuple(deque(all_lines, max(0, count)))
-
-
-def since(all_lines: Iterable[Line], moment: datetime) -> Iterator[Line]:
-    """The lines that began at `moment` or later."""
-    return (line for line in all_lines if line.at >= moment.timestamp())
+def chosen(
+    all_lines: Iterable[Line], *, since: datetime | None = None, last: int | None = None
+) -> Iterable[tuple[int, Line]]:
+    """Those that began at `since` or later, of these the `last` few; each with its number in the log, from 0."""
+    found = ((seq, line) for seq, line in enumerate(all_lines) if since is None or line.at >= since.timestamp())
+    return found if last is None else deque(found, last)
