@@ -1,5 +1,6 @@
 """A runner within this process, for `dstack up` and `--local`."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,13 +11,19 @@ from dstack.model import refs
 from dstack.model.errors import DstackError
 from dstack.model.observation import DeleteRef
 from dstack.store.heartbeats import delete_runner
+from runner.config import read_config, state_folder
 from runner.journal import instance_of
 from runner.machine import detected
 from runner.main import RunnerDaemon, RunnerParts
 
 
 def runner_daemon(session: Session, seen: Seen, name: str, folder: Path, *, private: bool = False) -> RunnerDaemon:
-    """A runner that takes processes, and containers where a Docker engine answers. `folder` keeps its state."""
+    """A runner that takes processes, and containers where a Docker engine answers. `folder` keeps its state.
+
+    It has the secrets and volumes that `dstack-runner` keeps for this user, and secrets from his environment.
+    """
+    kept = state_folder(os.environ)
+    config = read_config(kept)
     parts = RunnerParts(
         folder=folder,
         remote=session.remote,
@@ -25,6 +32,9 @@ def runner_daemon(session: Session, seen: Seen, name: str, folder: Path, *, priv
         executors=("process", "docker") if docker_answers() else ("process",),
         store=seen.store_url,
         private=private,
+        volumes=config.volumes if config else {},
+        secrets=kept,
+        lent=os.environ,
     )
     return RunnerDaemon(parts)
 

@@ -18,6 +18,7 @@ EXAMPLE = """\b
 Examples:
   dstack-runner config --remote /srv/git/state.git --executor docker --executor process
   dstack-runner config --cpu 8 --memory 32GB --label big
+  dstack-runner config --volume imagenet=/srv/imagenet
   dstack-runner config             # only print it"""
 
 
@@ -40,6 +41,18 @@ Examples:
 @click.option(
     "--keep-free", metavar="SIZE", help="Begin no job with less free disk space, like 10GB; 0B: always begin."
 )
+@click.option(
+    "--volume",
+    "volumes",
+    multiple=True,
+    metavar="NAME=DIR|none",
+    help="A folder that jobs may ask for by this name; again for more. Replaces all.",
+)
+@click.option(
+    "--interruptible/--no-interruptible",
+    default=None,
+    help="Whether the machine can be taken away: then it gets only jobs that say `interruptible: true`.",
+)
 @click.pass_obj
 def command(  # noqa: PLR0913 (one for each option)
     state: Path | None,
@@ -52,6 +65,8 @@ def command(  # noqa: PLR0913 (one for each option)
     memory: str | None,
     gpus: tuple[str, ...],
     keep_free: str | None,
+    volumes: tuple[str, ...],
+    interruptible: bool | None,
 ) -> None:
     """Set what this machine offers; without options, only print it."""
     folder = state or state_folder(os.environ)
@@ -66,6 +81,8 @@ def command(  # noqa: PLR0913 (one for each option)
         "memory": parse_size(memory) if memory else None,
         "gpus": gpus or None,
         "keep_free": parse_size(keep_free) if keep_free else None,
+        "volumes": _volumes(volumes) if volumes else None,
+        "interruptible": interruptible,
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if changes or before is None:
@@ -74,6 +91,27 @@ def command(  # noqa: PLR0913 (one for each option)
             config = replace(config, gpus=None)
         write_config(folder, config)
     _show(folder, config)
+
+
+def _volumes(texts: tuple[str, ...]) -> dict[str, str]:
+    """Folders by name, wherever the daemon is started from later. Raises Invalid."""
+    if texts == ("none",):
+        return {}
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, where = text.partition("=")
+        folder = Path(where).expanduser().absolute()
+        if not equals or not where:
+            msg = f"--volume {text}: write NAME=DIR, or none to offer no volume"
+            raise Invalid(msg)
+        if not folder.is_dir():
+            msg = f"--volume {text}: there is no folder {folder}"
+            raise Invalid(msg)
+        if name in found:
+            msg = f"--volume {text}: {name} stands here for {found[name]} already"
+            raise Invalid(msg)
+        found[name] = str(folder)
+    return found
 
 
 def _place(remote: str) -> str:
@@ -87,13 +125,17 @@ def _place(remote: str) -> str:
     return found.url
 
 
-def _show(folder: Path, config: RunnerConfig) -> None:
+def _show(state: Path, config: RunnerConfig) -> None:
     capacity = config.capacity
-    say(f"State folder: {folder}")
+    say(f"State folder: {state}")
     say(f"Name:         {config.name}")
     say(f"State remote: {without_credentials(config.remote) if config.remote else '(none: set it with --remote)'}")
     say(f"Executors:    {', '.join(config.executors)}")
     say(f"Labels:       {', '.join(config.labels) or '(none)'}")
     say(f"Offers:       {capacity.cpu:g} cpu, {size_text(capacity.memory)} memory")
+    for name, folder in sorted(config.volumes.items()):
+        say(f"Volume:       {name} at {folder}")
+    if config.interruptible:
+        say("Interruptible: gets only jobs that say so")
     for gpu in capacity.gpus:
         say(f"GPU {gpu.index}:        {gpu.name}, {size_text(gpu.memory)}")

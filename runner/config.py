@@ -9,6 +9,7 @@ from dstack.model import refs
 from dstack.model.codec import Value, decode, encode
 from dstack.model.errors import Failed, Invalid
 from dstack.model.labels import label_problem
+from dstack.model.names import volume_problem
 from dstack.model.pool import Capacity
 from dstack.model.run_names import new_name
 from runner.machine import detected
@@ -22,7 +23,8 @@ EXECUTORS = ("docker", "process")
 class RunnerConfig(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`remote`: a path or URL. `cpu` in cores and `memory` in bytes: None means what the machine has.
 
-    `gpus`: see `runner.nvidia.chosen`; `keep_free`: bytes, see `runner.disk`.
+    `gpus`: see `runner.nvidia.chosen`; `keep_free`: bytes, see `runner.disk`. `volumes`: absolute folders by name.
+    `interruptible`: the machine can be taken away.
     """
 
     version: int = 1
@@ -34,6 +36,8 @@ class RunnerConfig(Value, frozen=True, kw_only=True, forbid_unknown_fields=True)
     memory: int | None = None
     gpus: tuple[str, ...] | None = None
     keep_free: int | None = None
+    volumes: dict[str, str] = {}
+    interruptible: bool = False
 
     @property
     def capacity(self) -> Capacity:
@@ -102,9 +106,20 @@ def checked(config: RunnerConfig) -> RunnerConfig:
     if config.cpu is not None and not config.cpu > 0:
         msg = f"cpu is {config.cpu:g}; give a number of cores above 0"
         raise Invalid(msg)
+    _check_volumes(config.volumes)
     for text in config.gpus or ():
         read_setting(text)
     if config.memory is not None and config.memory <= 0:
         msg = f"memory is {config.memory}; give a size above 0, like 16GB"
         raise Invalid(msg)
     return config
+
+
+def _check_volumes(volumes: Mapping[str, str]) -> None:
+    for volume, where in volumes.items():
+        if problem := volume_problem(volume):
+            msg = f"{volume!r} can't be the name of a volume: {problem}"
+            raise Invalid(msg)
+        if not Path(where).is_absolute():
+            msg = f"the folder {where!r} of the volume {volume} is no absolute path"
+            raise Invalid(msg)

@@ -173,7 +173,8 @@ class DockerExecutor:
         script.start_folder(launch.tree, launch.job)
         found = image.ready(self._engine, self._pulls, launch, lambda text: tell(launch, text))
         if not handover.is_root(found.user):
-            for shared in (launch.tree, *launch.mounts.values()):
+            caches = [one.here for one in launch.lent if one.ours]
+            for shared in (launch.tree, *launch.mounts.values(), *caches):
                 handover.open_to_all(shared)
         launch.folder.mkdir(parents=True, exist_ok=True)
         script.write(launch.folder / "script", launch.script, script.ON_TERM_IN_CONTAINER)
@@ -221,7 +222,9 @@ class DockerExecutor:
 
     def _concluded(self, following: Following, state: State) -> Exit:
         """The exit of a container in its last state."""
-        self._give_back(following.name, state, (following.launch.tree, following.launch.folder))
+        launch = following.launch
+        caches = [one.here for one in launch.lent if one.ours and one.here.is_dir()]
+        self._give_back(following.name, state, (launch.tree, launch.folder, *caches))
         found = self._engine.image(state.image)
         oom = state.oom and state.exit_code == KILLED
         reason, message = _reason(following, state)
@@ -263,7 +266,7 @@ class DockerExecutor:
             return
         self._engine.kill(name, "SIGKILL")
         self._engine.wait(name, KILLED_SECONDS)
-        self._give_back(name, state, [path for path in state.binds if path.is_dir()])
+        self._give_back(name, state, [path for path in recipe.ours(state) if path.is_dir()])
 
     def _terminate(self, name: str) -> None:
         """SIGTERM to all of the container: from outside where we may, else from within."""

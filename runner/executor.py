@@ -30,6 +30,19 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lent:
+    """A folder of this machine, `here`, that a job sees at `path` (absolute, or relative to its working folder).
+
+    `ours`: made by this runner, and nobody else's.
+    """
+
+    here: Path
+    path: str
+    read_only: bool = False
+    ours: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """All that is needed to start an attempt.
 
@@ -37,7 +50,7 @@ class Launch:
     attempt's own folder on this machine, where `output` and whatever the executor keeps are written. `labels` mark what
     the executor makes (run, job, attempt, runner, instance). `mounts`: what to put at absolute paths of a container.
     `check` raises where a start that takes long is to be given up; `progress` is told how far a pull is.
-    `gpus`: indices of those it may use.
+    `gpus`: indices of those it may use. `lent`: folders that a container is to see; a process finds links to them.
     """
 
     key: str
@@ -51,6 +64,7 @@ class Launch:
     check: Callable[[], None] = _nothing
     progress: Progress = silent
     gpus: tuple[int, ...] = ()
+    lent: tuple[Lent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ class Lookout:
     def look(self, held: Mapping[str, Held], now: float) -> None:
         """Look at what it is time for."""
         if now >= self._guard.look_at:
-            self._look_at_disk(now)
+            self._look_at_disk(held, now)
         before, self.pauses = self.pauses, self._works.pauses
         if before.keys() - self.pauses.keys():
             self._works.find_gpus()
@@ -51,9 +51,9 @@ class Lookout:
             self.tidied.set()
             self._sweep_at = now + SWEEP_SECONDS
 
-    def _look_at_disk(self, now: float) -> None:
+    def _look_at_disk(self, held: Mapping[str, Held], now: float) -> None:
         before, self._guard = self._guard, self._guard.seen(self._space(), now)
         if bool(before.pause) != bool(self._guard.pause):
             LOG.warning("%s", f"no job is begun: {self._guard.pause}" if self._guard.pause else "jobs are begun again")
         if self._guard.sweep:
-            self._works.free_space()
+            self._works.free_space(held)

@@ -6,8 +6,8 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from dstack.model.world import Moment
 from dstack.store.location import default_url, open_store
 from dstack.store.store import Store
 from runner.agent import Agent
+from runner.caches import Caches
 from runner.codecache import CodeCache
 from runner.config import RunnerConfig
 from runner.disk import space_of
@@ -37,6 +38,7 @@ from runner.process import ProcessExecutor
 from runner.profile import Profile
 from runner.reports import Pace, pace_of
 from runner.statefolder import forget_drain, is_asked_to_drain, locked
+from runner.supplied import supply_of
 from runner.works import Tools
 from runner.workspace import Workspaces
 
@@ -48,7 +50,8 @@ class RunnerParts:
     """What a runner is made of. `folder` is its state folder; `remote` the state remote.
 
     `store`: the URL where the shared settings name none. `private`: for the one run that names it. `poll` in seconds,
-    and `pace`: None means by how the remote is reached. `keep_free` in bytes, see `runner.disk`.
+    and `pace`: None means by how the remote is reached. `keep_free` in bytes, see `runner.disk`. `volumes`: folders by
+    name. `secrets`: whose folder the secrets are in, where it isn't its own; `lent`: an environment that has more.
     """
 
     folder: Path
@@ -63,6 +66,10 @@ class RunnerParts:
     keep_free: int | None = None
     poll: float | None = None
     pace: Pace | None = None
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    interruptible: bool = False
+    secrets: Path | None = None
+    lent: Mapping[str, str] = field(default_factory=dict)
 
 
 def parts_of(config: RunnerConfig, folder: Path, remote: Remote) -> RunnerParts:
@@ -75,6 +82,8 @@ def parts_of(config: RunnerConfig, folder: Path, remote: Remote) -> RunnerParts:
         executors=config.executors,
         labels=config.labels,
         keep_free=config.keep_free,
+        volumes=config.volumes,
+        interruptible=config.interruptible,
     )
 
 
@@ -185,6 +194,9 @@ class RunnerDaemon:
             lanes=Threads(),
             clock=moment,
             space=partial(space_of, parts.folder),
+            caches=Caches(parts.folder / "caches" / repository),
+            supply=supply_of(parts.name, parts.secrets or parts.folder, parts.lent),
+            volumes=parts.volumes,
             labels={"repository": repository, "runner": parts.name, "instance": instance},
         )
         return Agent(profile, ledger, Journal(parts.folder / "journal.json"), tools)
@@ -264,6 +276,8 @@ def _registration(parts: RunnerParts, repository: str, instance: str) -> Registr
         labels=parts.labels,
         executors=parts.executors,
         software=__version__,
+        volumes=tuple(sorted(parts.volumes)),
+        interruptible=parts.interruptible,
         private=parts.private,
         store="",
         at=moment().wall,

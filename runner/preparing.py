@@ -15,10 +15,12 @@ from dstack.model.refs import RunKey
 from dstack.store.artifacts import DiskFull, Tree, place
 from dstack.store.store import Store
 from dstack.store.tally import silent
-from runner import absolute, nvidia
+from runner import absolute, lending, nvidia, supplied
+from runner.caches import Caches
 from runner.cancelling import Cancel
-from runner.executor import Executor, Launch, StartFailed
+from runner.executor import Executor, Launch, Lent, StartFailed
 from runner.held import Failure, Held
+from runner.script import start_folder
 from runner.telling import telling
 from runner.transfers import Watch, What
 
@@ -66,29 +68,42 @@ class HeldUp(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where and with what an attempt is executed. `watch`: who shows how far what takes long is."""
+    """Where and with what an attempt is executed. `watch`: who shows how far what takes long is.
+
+    `volumes`: folders by the names under which they are offered.
+    """
 
     executor: Executor
     workspaces: Workspaces
     open_store: OpenStore
     labels: Mapping[str, str]
     watch: Watch
+    caches: Caches
+    volumes: Mapping[str, str]
+
+    @property
+    def runner(self) -> str:
+        """For messages."""
+        return self.labels.get("runner", "of this machine")
 
 
 def launch_of(held: Held, place_: Place, mounts: Mapping[str, Path] | None = None) -> Launch:
     """What the executor is told. `mounts`: inputs at absolute paths."""
     attempt = held.attempt
     own = {"run": attempt.run, "job": attempt.job, "attempt": str(attempt.attempt)}
+    folder = place_.workspaces.folder(held.key)
+    secrets = supplied.taken(folder, held.job)
     return Launch(
         key=held.key,
         job=held.job,
         script=script(held.job),
-        environment={**environment_of(held), **nvidia.environment(held.job, held.gpus)},
+        environment={**environment_of(held), **nvidia.environment(held.job, held.gpus), **secrets},
         tree=place_.workspaces.tree(held.key),
-        folder=place_.workspaces.folder(held.key),
+        folder=folder,
         labels={**place_.labels, **own},
         mounts=mounts or {},
         gpus=held.gpus,
+        lent=place_.caches.of(held.job),
     )
 
 
@@ -108,11 +123,23 @@ def prepare(held: Held, place_: Place, cancel: Cancel) -> None:
         cancel.check()
         mounts = absolute.mounts(place_.workspaces.folder(held.key), artifacts)
         pulled = place_.watch(What.IMAGE, silent)
-        place_.executor.start(replace(launch_of(held, place_, mounts), check=cancel.check, progress=pulled))
+        launch = launch_of(held, place_, mounts)
+        lent = _lend(held, place_, launch)
+        place_.executor.start(replace(launch, lent=lent, check=cancel.check, progress=pulled))
     except Unavailable as error:
         raise HeldUp(Failure(reason=Reason.INTERNAL, message=f"it could not be started: {error}")) from error
     except OSError as error:
         raise StartFailed(*_of_disk(error)) from error
+
+
+def _lend(held: Held, place_: Place, launch: Launch) -> tuple[Lent, ...]:
+    """Behind the inputs: what these brought is not to lie beneath a link that leads elsewhere."""
+    lent = (*lending.volumes(held.job, place_.volumes, place_.runner), *launch.lent)
+    if lent:
+        start_folder(launch.tree, held.job)
+        place_.caches.make(held.job)
+        lending.put(launch.tree, held.job, lent)
+    return lent
 
 
 def _place_all(held: Held, place_: Place, cancel: Cancel) -> tuple[str, ...]:
@@ -123,10 +150,11 @@ def _place_all(held: Held, place_: Place, cancel: Cancel) -> tuple[str, ...]:
         run = RunKey.from_text(attempt.run)
         place_.workspaces.check_out(held.key, run, attempt.snapshot, held.job.include)
     tree, artifacts = _tree(held, place_), list[str]()
-    for digest, under in _inputs(attempt):
+    for digest, under, elsewhere in _inputs(attempt):
         cancel.check()
-        with _Step(Reason.INPUT_MISSING, "an input could not be put in place"):
-            store = place_.open_store(attempt.store)
+        where = f" from the store {elsewhere}" if elsewhere else ""
+        with _Step(Reason.INPUT_MISSING, f"an input could not be put in place{where}"):
+            store = place_.open_store(elsewhere or attempt.store)
             told = telling(f"input {digest[:12]} of {held.key} put in place", cancel)
             progress = place_.watch(What.INPUT, told)
             artifacts += place(store, digest, tree, under=under, progress=progress).artifacts
@@ -142,10 +170,13 @@ def _tree(held: Held, place_: Place) -> Tree:
     return Tree(root=root, working_dir=held.job.working_dir, absolute=inputs)
 
 
-def _inputs(attempt: Attempt) -> list[tuple[str, str]]:
-    """Manifests and the folders they go under; what an earlier attempt saved comes last, over the inputs."""
-    inputs = [(one.manifest, one.under) for one in attempt.inputs]
-    return [*inputs, (attempt.restore, "")] if attempt.restore else inputs
+def _inputs(attempt: Attempt) -> list[tuple[str, str, str]]:
+    """Manifests, the folders they go under, and the store they are in, where it isn't the attempt's own.
+
+    What an earlier attempt saved comes last, over the inputs.
+    """
+    inputs = [(one.manifest, one.under, one.store) for one in attempt.inputs]
+    return [*inputs, (attempt.restore, "", "")] if attempt.restore else inputs
 
 
 class _Step:

@@ -1,12 +1,13 @@
 """A launch as a container: mounts, limits, labels; and why an engine may refuse to start it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 
 from dstack.model.job import Job, Reason, Resources
 from dstack.model.units import size_text
-from runner import pull_refusals, script
+from runner import lending, pull_refusals, script
 from runner.engine_values import Container, Refused, State
 from runner.executor import OUTPUT, Launch, StartFailed
 from runner.frames import read_frame
@@ -14,6 +15,7 @@ from runner.frames import read_frame
 TREE, SCRIPT = "/workflow", "/dstack/script"
 PREFIX = "dstack."
 KEY, INSTANCE, GPUS = PREFIX + "key", PREFIX + "instance", PREFIX + "gpus"
+FOREIGN = PREFIX + "volumes"
 SHM_DEFAULT = 1024**3
 NOT_FOUND = 127
 MESSAGE_BYTES = 1000
@@ -23,8 +25,11 @@ def container(launch: Launch, name: str, image: str, instance: str) -> Container
     """What to create for an attempt. Raises StartFailed."""
     resources = launch.job.resources
     own = {KEY: launch.key, INSTANCE: instance}
+    if foreign := [str(one.here) for one in launch.lent if not one.ours]:
+        own[FOREIGN] = json.dumps(foreign)
     if launch.gpus:
         own[GPUS] = ",".join(map(str, launch.gpus))
+    lent = ((one.here, lending.inner(launch.job, one.path), one.read_only) for one in launch.lent)
     inputs = ((here, path, False) for path, here in sorted(launch.mounts.items()))
     return Container(
         name=name,
@@ -33,7 +38,7 @@ def container(launch: Launch, name: str, image: str, instance: str) -> Container
         environment=launch.environment,
         folder=str(PurePosixPath(TREE, launch.job.working_dir)),
         labels={PREFIX + label: value for label, value in launch.labels.items()} | own,
-        binds=((launch.tree, TREE, False), (launch.folder / "script", SCRIPT, True), *inputs),
+        binds=((launch.tree, TREE, False), (launch.folder / "script", SCRIPT, True), *inputs, *lent),
         cpu=resources.cpu,
         memory=resources.memory,
         shm_size=shm_size(resources),
@@ -60,6 +65,12 @@ def owner(trees: Sequence[Path], image: str, name: str, labels: Mapping[str, str
 def gpus_of(labels: Mapping[str, str]) -> tuple[int, ...]:
     """The GPUs that a container was given, by its labels."""
     return tuple(int(text) for text in labels.get(GPUS, "").split(",") if text.isascii() and text.isdecimal())
+
+
+def ours(state: State) -> list[Path]:
+    """The folders here that a container may write in, without the volumes: whose these are is not for us to change."""
+    foreign = json.loads(state.labels.get(FOREIGN, "[]"))
+    return [path for path in state.binds if str(path) not in foreign]
 
 
 def owner_name(name: str) -> str:

@@ -1,21 +1,22 @@
 """Does what duty asks for, in threads, and brings back what became of it as facts for the attempt."""
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 from dstack.model.errors import DstackError, Invalid
-from dstack.model.job import Reason
+from dstack.model.job import Job, Reason
 from dstack.model.placing import executor_of
 from dstack.model.pool import Phase
 from dstack.model.world import Moment
 from dstack.store.artifacts import Tree
 from dstack.store.log_writer import LogWriter
-from runner import facts
+from runner import facts, supplied
 from runner.absolute import Exports, export_all
 from runner.audience import Audiences
+from runner.caches import Caches
 from runner.cancelling import Cancel, Cancelled
 from runner.disk import Space
 from runner.duty import Action, Discard, Finish, Prepare, Send
@@ -24,8 +25,10 @@ from runner.finishing import Remains, finish
 from runner.held import Failure, Held, Kept
 from runner.lanes import Lane, Lanes
 from runner.logship import LogShip
+from runner.masking import hidden, needles
 from runner.preparing import HeldUp, OpenStore, Place, Workspaces, launch_of, prepare
 from runner.shipment import Shipment, say
+from runner.supplied import Supply
 from runner.transfers import Transfers
 
 LOG = logging.getLogger(__name__)
@@ -44,7 +47,10 @@ def _unknown() -> Space | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What the work is done with. `labels` mark what executors make; `space` looks at the disk."""
+    """What the work is done with. `labels` mark what executors make; `space` looks at the disk.
+
+    `supply`: where secrets come from. `volumes`: folders by the names under which they are offered.
+    """
 
     executors: Mapping[str, Executor]
     workspaces: Workspaces
@@ -52,6 +58,9 @@ class Tools:
     lanes: Lanes
     clock: Callable[[], Moment]
     labels: Mapping[str, str]
+    caches: Caches
+    supply: Supply = field(default_factory=Supply)
+    volumes: Mapping[str, str] = field(default_factory=dict)
     space: Callable[[], Space | None] = _unknown
 
 
@@ -99,10 +108,10 @@ class Works:
             executor = self._tools.executors.get(executor_of(held.job))
             if executor is None or not executor.adopt(launch_of(held, self._place(held))):
                 return facts.exited(held, LOST, now)
+            self._shipment(held)
         except (DstackError, OSError) as error:
             LOG.warning("%s can't be taken over yet: %s", held.key, error)
             return replace(held, phase=Phase.PREPARING)
-        self._shipment(held)
         return held
 
     @property
@@ -131,15 +140,20 @@ class Works:
 
     def exit_of(self, held: Held) -> Exit | None:
         """How its commands ended; None while they run."""
-        return self._executor(held).exited(held.key)
+        exit_ = self._executor(held).exited(held.key)
+        if exit_ is None or not held.job.secrets:
+            return exit_
+        hide = self._hide(held)
+        return replace(exit_, message=hide(exit_.message), warnings=tuple(map(hide, exit_.warnings)))
 
     def remove_leftovers(self, held: Mapping[str, Held]) -> None:
         """Remove what attempts left behind that nobody holds any more, in its own lane."""
         self._tools.lanes.run(Lane.REMOVE, lambda: self._remove_leftovers(frozenset(held)))
 
-    def free_space(self) -> None:
-        """Remove what can be made or fetched again, in its own lane."""
-        self._tools.lanes.run(Lane.REMOVE, self._free_space)
+    def free_space(self, held: Mapping[str, Held]) -> None:
+        """Remove what can be made or fetched again, in its own lane. Nothing is begun meanwhile."""
+        used = [one.job for one in held.values() if one.at_work]
+        self._tools.lanes.run(Lane.REMOVE, lambda: self._free_space(used))
 
     def close(self) -> None:
         """Let go of everything; attempts go on."""
@@ -168,20 +182,24 @@ class Works:
         except Cancelled:
             return facts.gave_up
         except HeldUp as pause:
-            LOG.warning("%s waits: %s", held.key, pause)
-            failure, error = pause.failure, pause.__cause__
+            LOG.warning("%s waits: %s", held.key, self._hide(held)(str(pause)))
+            failure, error = replace(pause.failure, message=self._hide(held)(str(pause))), pause.__cause__
             return lambda one, now: facts.held_up(one, failure, now, error)
         except StartFailed as error:
-            return failed(Failure(reason=error.reason, message=str(error)))
+            return failed(Failure(reason=error.reason, message=self._hide(held)(str(error))))
         except Invalid as error:
-            return failed(Failure(reason=Reason.INVALID, message=str(error)))
+            return failed(Failure(reason=Reason.INVALID, message=self._hide(held)(str(error))))
         except Exception as error:
             LOG.exception("%s failed by an error of dstack's own", held.key)
-            text = f"an error of dstack's own: {type(error).__name__}: {error}; {SEE_LOG}"
+            text = self._hide(held)(f"an error of dstack's own: {type(error).__name__}: {error}; {SEE_LOG}")
             return failed(Failure(reason=Reason.INTERNAL, message=text))
 
     def _prepare(self, held: Held, cancel: Cancel) -> Fact:
+        # Before anything of its log is sent.
+        words = self._take_secrets(held)
         self._shipment(held)
+        for text in words:
+            say(self._output(held), text, self._tools.clock().wall.timestamp())
         try:
             prepare(held, self._place(held), cancel)
         except HeldUp as error:
@@ -207,6 +225,7 @@ class Works:
             message = f"the store {held.attempt.store} can't be used: {error}"
             raise HeldUp(Failure(reason=Reason.UPLOAD_FAILED, message=message)) from error
         what = finish(remains, cancel, self._tools.clock().wall.timestamp())
+        what = self._hidden(held, what)
         return lambda one, now: facts.kept(one, what, now)
 
     def _discard(self, held: Held, _cancel: Cancel) -> Fact:
@@ -242,21 +261,46 @@ class Works:
     def _forget_gpus(self, key: str) -> None:
         self.found = {one: gpus for one, gpus in self.found.items() if one != key}
 
-    def _free_space(self) -> None:
+    def _free_space(self, used: Sequence[Job]) -> None:
         try:
             self._tools.workspaces.trim()
+            self._tools.caches.trim(used)
         except Exception:
-            LOG.exception("old work folders and the cache of code could not be removed")
+            LOG.exception("old work folders and caches could not be removed")
 
     def _shipment(self, held: Held) -> Shipment:
         def open_writer() -> LogWriter:
             return LogWriter.resume(self._tools.open_store(held.attempt.store), held.attempt.log)
 
+        def make() -> Shipment:
+            return Shipment(
+                self._output(held), open_writer, began=began, followed=followed, secrets=self._needles(held)
+            )
+
         began, attempt = self._tools.clock().ticks, held.attempt
         followed = self._audiences.of(attempt.store, attempt.run)
-        return self.logs.add(
-            held.key, lambda: Shipment(self._output(held), open_writer, began=began, followed=followed)
-        )
+        return self.logs.add(held.key, make)
+
+    def _take_secrets(self, held: Held) -> tuple[str, ...]:
+        try:
+            return supplied.take(self._tools.workspaces.folder(held.key), held.job, self._tools.supply)
+        except OSError as error:
+            text = f"its secrets could not be kept in the runner's state folder: {error.strerror}"
+            raise HeldUp(Failure(reason=Reason.INTERNAL, message=text)) from error
+
+    def _needles(self, held: Held) -> tuple[bytes, ...]:
+        return needles(supplied.taken(self._tools.workspaces.folder(held.key), held.job).values())
+
+    def _hide(self, held: Held) -> Callable[[str], str]:
+        """Takes this attempt's secrets out of a sentence about it."""
+        wanted = self._needles(held) if held.job.secrets else ()
+        return lambda text: hidden(text, wanted)
+
+    def _hidden(self, held: Held, what: Kept) -> Kept:
+        hide, failure = self._hide(held), what.failure
+        if failure is not None:
+            failure = replace(failure, message=hide(failure.message))
+        return replace(what, warnings=tuple(map(hide, what.warnings)), failure=failure)
 
     def _place(self, held: Held) -> Place:
         tools = self._tools
@@ -266,6 +310,8 @@ class Works:
             open_store=tools.open_store,
             labels=tools.labels,
             watch=partial(self.transfers.watch, held.key),
+            caches=tools.caches,
+            volumes=tools.volumes,
         )
 
     def _tree(self, held: Held) -> Tree:

@@ -10,7 +10,7 @@ import msgspec
 
 from dstack.ledger.memory import MemoryLedger, MemoryRemote
 from dstack.model import refs
-from dstack.model.errors import Unavailable
+from dstack.model.errors import Failed, Unavailable
 from dstack.model.events import Ended, Started
 from dstack.model.job import to_bytes
 from dstack.model.observation import AppendNotes, Change, Observation, Pushed, SetAssignments
@@ -23,6 +23,7 @@ from dstack.store.log_reader import LogReader
 from dstack.store.memory import MemoryStore
 from dstack.store.store import Sent, Source, Store, unwatched
 from runner.agent import Agent
+from runner.caches import Caches
 from runner.disk import Space
 from runner.executor import OUTPUT, Exit, Launch, Signal
 from runner.facts import Given
@@ -32,6 +33,7 @@ from runner.journal import Journal
 from runner.lanes import Inline
 from runner.profile import Profile
 from runner.reports import Pace
+from runner.supplied import Supply
 from runner.works import Tools
 from tests.duties import BEGINNING, CAPACITY, REPOSITORY, RUN, wanting
 
@@ -227,6 +229,10 @@ class Office:
     pace: Pace = field(default_factory=Pace)
     executors: tuple[str, ...] = ("process",)
     space: Space | None = None
+    supply: Supply = field(default_factory=Supply)
+    volumes: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    stores: dict[str, MemoryStore] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.remote = MemoryRemote(repository=REPOSITORY)
@@ -242,8 +248,13 @@ class Office:
         """Now."""
         return Moment(wall=BEGINNING + timedelta(seconds=self.ticks), ticks=self.ticks)
 
-    def open_store(self, _url: str) -> Store:
-        """The one store there is."""
+    def open_store(self, url: str) -> Store:
+        """The one store there is, unless others are among `stores`."""
+        if url != STORE and self.stores:
+            if url not in self.stores:
+                msg = "there is no such place"
+                raise Failed(msg)
+            return FusedStore(self.stores[url], self.fuse)
         return FusedStore(self.objects, self.fuse)
 
     def new_agent(self) -> Agent:
@@ -255,7 +266,10 @@ class Office:
             open_store=self.open_store,
             lanes=Inline(),
             clock=self.moment,
-            labels={},
+            labels=self.labels,
+            caches=Caches(self.folder / "caches"),
+            supply=self.supply,
+            volumes=self.volumes,
             space=lambda: self.space,
         )
         profile = Profile(registration=self.registration(), store=STORE, pace=self.pace, takeover=self.takeover)

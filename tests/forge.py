@@ -21,6 +21,7 @@ from dstack.model.views import Viewer
 from dstack.model.world import Moment, RunView
 from dstack.store.memory import MemoryStore
 from runner.agent import Agent
+from runner.caches import Caches
 from runner.executor import Exit, Launch
 from runner.folders import Folders
 from runner.journal import Journal
@@ -194,6 +195,7 @@ class Forge:
             lanes=Inline(),
             clock=self.moment,
             labels={},
+            caches=Caches(self.folder / name / "caches"),
         )
         registration = Registration(
             repository=REPOSITORY,

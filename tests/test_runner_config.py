@@ -47,6 +47,8 @@ def test_a_new_runner_has_a_name_docker_alone_and_what_the_machine_has() -> None
         ({"cpu": 0.0}, "above 0"),
         ({"cpu": float("nan")}, "above 0"),
         ({"memory": -1}, "above 0"),
+        ({"volumes": {"a/b": "/srv"}}, "name of a volume"),
+        ({"volumes": {"data": "srv"}}, "no absolute path"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, changes: dict[str, object], word: str) -> None:
