@@ -33,10 +33,17 @@ def load_definitions(folder: Path) -> Definitions:
     if text is None:
         msg = f"there is no {WORKFLOWS} in {code.top}: `dstack init` writes a sample, or see docs/workflows.md"
         raise Invalid(msg)
-    # What `env` may name is checked where it counts: when the run is submitted, with its --allow-env.
-    workflows = parse_workflows(text, allow_env=None)
+    workflows = _workflows(text)
     variables = parse_variables(_read(code.top / VARIABLES), workflows)
     return Definitions(code=code, workflows=workflows, variables=variables)
+
+
+def _workflows(text: bytes) -> Workflows:
+    """What `env` may name is checked where it counts: when the run is submitted, with its --allow-env."""
+    try:
+        return parse_workflows(text)
+    except Invalid:
+        return parse_workflows(text, allow_env=None)
 
 
 def _read(path: Path) -> bytes | None:

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.model.errors import Invalid
-from dstack.model.folder_paths import collisions, inner_path, joined
+from dstack.model.folder_paths import CONTAINER_TREE, collisions, inner_path, joined
 from dstack.model.job import Gpus, Pull, Reason, Resources, Retry, Shell, Volume
 from dstack.model.names import looks_secret
 from dstack.model.workflow import TagNeed
 from dstack.model.workflows import MAX_WORKFLOWS, Workflow, parse_workflows
+from runner import recipe
 
 WHOLE = b"""
 workflows:
@@ -501,6 +502,25 @@ def test_an_inner_path_stays_inside_and_is_stable(text: str) -> None:
     assert inner_path(path) == path
     assert ".." not in path.split("/")
     assert not path.startswith("/")
+
+
+def test_the_repository_lies_in_a_container_where_paths_are_compared() -> None:
+    assert recipe.TREE == CONTAINER_TREE
+
+
+def test_what_a_dependency_brings_may_not_lie_in_a_mounted_folder() -> None:
+    text = """workflows:
+- {name: a, commands: [x], working-dir: s, artifacts: [data]}
+- {name: b, commands: [x], depends-on: [a], volumes: ['d:s']}
+- {name: c, commands: [x], depends-on: ['a:v1'], image: i, cache-dirs: [/workflow/s/data/x]}
+- {name: d, commands: [x], depends-on: ['a:v1', 'unknown:v2'], volumes: ['d:t']}
+"""
+    brings, mounts = "what dependencies of this workflow bring", "its `volumes` or `cache-dirs`"
+    where = "can't be at one place"
+    assert problems(text) == [
+        f"w.yaml:3:10: {mounts} and {brings} {where}: 's/data', inside 's'",
+        f"w.yaml:4:10: {brings} and {mounts} {where}: 's/data/x', inside 's/data'",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -111,11 +111,10 @@ class Flags:
         return chosen
 
     def _plain(self, name: str) -> Flag | None:
-        having = self._named.get(spelling(name), [])
         for section in (self.wanted.name, GLOBAL):
-            for flag in having:
-                if flag.section == section:
-                    return flag
+            if found := self._full.get(spelling(f"{section}.{name}")):
+                return found
+        having = self._named.get(spelling(name), [])
         return having[0] if len(having) == 1 else None
 
     def _set(self, chosen: Choices, flag: Flag, value: str) -> None:

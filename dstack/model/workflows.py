@@ -1,5 +1,6 @@
 """`.dstack/workflows.yaml` → Workflows: every entry by itself, then what they say of each other."""
 
+import functools
 from collections.abc import Iterator
 
 from dstack.model import fields, language
@@ -23,6 +24,12 @@ def parse_workflows(text: bytes, *, path: str = PATH, allow_env: frozenset[str] 
     `allow_env` names what may stand in `env` though it looks like a secret; None allows all, for reading what was
     submitted already.
     """
+    return _parsed(text, path, allow_env)
+
+
+@functools.lru_cache(maxsize=2)
+def _parsed(text: bytes, path: str, allow_env: frozenset[str] | None) -> Workflows:
+    """A command reads its file for the flags, and what is submitted again: nearly always the same text."""
     problems = Problems(path)
     entries = _entries(_list(parse_document(text, problems), problems), problems, allow_env)
     by_name = {entry.workflow.name: entry for entry in entries}
@@ -103,11 +110,11 @@ def _check_artifacts(by_name: dict[str, Entry], problems: Problems) -> None:
         for first, second, where in clashing(owned):
             both = f"{first} and {second}, both dependencies of this workflow"
             problems.add(entry.mark, f"{both}, have artifacts at one place: {where}")
-        mounts = [(path, "`volumes` or `cache-dirs`") for path, _ in mounted(entry.workflow)]
+        mounts = [(path, "its `volumes` or `cache-dirs`") for path, _ in mounted(entry.workflow)]
         if mounts:
-            brought = [(path, "what dependencies bring") for path, _ in owned]
+            brought = [(path, "what dependencies of this workflow bring") for path, _ in owned]
             for first, second, where in clashing([*brought, *mounts]):
-                problems.add(entry.mark, f"{first} and {second} of this workflow can't be at one place: {where}")
+                problems.add(entry.mark, f"{first} and {second} can't be at one place: {where}")
 
 
 def _needed(entry: Entry, by_name: dict[str, Entry]) -> Iterator[tuple[Workflow, str]]:
