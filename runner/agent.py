@@ -112,6 +112,7 @@ class Agent:
         self._look_for_exits(now)
         self.lookout.look(self._duty.held, now.ticks)
         self._decide(now)
+        self.works.along.look(self._duty.held, now.ticks)
         self._correspond(now)
         self._show()
         before = self._leaving
@@ -263,7 +264,7 @@ class Agent:
         pending = self._pending()
         leaving = self._leaving.deadline() if self._leaving else None
         own = (self._journal.due_at, leaving, now.ticks + LONGEST_PAUSE)
-        moments = [next_at(self._duty), self._mail.next_at(pending, now), *own]
+        moments = [next_at(self._duty), self.works.along.next_at, self._mail.next_at(pending, now), *own]
         return max(0.0, min(moment for moment in moments if moment is not None) - now.ticks)
 
 

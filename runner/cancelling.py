@@ -18,6 +18,11 @@ class Cancel:
         """Have the work give up at its next step."""
         self._asked.set()
 
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked to give up."""
+        return self._asked.is_set()
+
     def check(self, _done: int = 0, _total: int = 0) -> None:
         """Raises Cancelled where that was asked for. Fits as the `progress` of artifacts."""
         if self._asked.is_set():

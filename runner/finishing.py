@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from dstack.model import keys
 from dstack.model.errors import DstackError, Unavailable
 from dstack.model.job import Reason
 from dstack.store.artifacts import DiskFull, Incomplete, Saved, Tree, save
@@ -56,6 +57,18 @@ def finish(remains: Remains, cancel: Cancel, at: float) -> Kept:
         warnings=saved.warnings,
         failure=unclosed or unsaved or incomplete,
     )
+
+
+def save_along(held: Held, tree: Tree, store: Store, memory: Path, cancel: Cancel) -> None:
+    """Save, of a job that runs, what it names for that; then let it be known as what another attempt may start from.
+
+    A set with nothing in it is no such thing. Raises Cancelled, and what `save` raises.
+    """
+    attempt, told = held.attempt, telling(f"artifacts of {held.key} saved while it runs", cancel)
+    saved = save(store, tree, tuple(held.job.saves), progress=told, memory=memory)
+    cancel.check()
+    if saved.digest is not None and saved.manifest is not None and saved.manifest.entries:
+        store.put(keys.saved(attempt.run, attempt.job, attempt.attempt), saved.digest.encode())
 
 
 def _find(remains: Remains) -> tuple[Tree | None, Failure | None]:

@@ -12,6 +12,7 @@ class Lane(StrEnum):
 
     REMOTE = "remote"
     PREPARE = "prepare"
+    ALONG = "along"
     FINISH = "finish"
     REMOVE = "remove"
 
@@ -28,7 +29,7 @@ class Lanes(Protocol):
         ...
 
 
-WIDTHS = {Lane.REMOTE: 1, Lane.PREPARE: 4, Lane.FINISH: 8, Lane.REMOVE: 2}
+WIDTHS = {Lane.REMOTE: 1, Lane.PREPARE: 4, Lane.ALONG: 4, Lane.FINISH: 8, Lane.REMOVE: 2}
 
 
 class Threads:

@@ -15,13 +15,14 @@ from dstack.store.artifacts import Tree
 from dstack.store.log_writer import LogWriter
 from runner import facts, supplied
 from runner.absolute import Exports, export_all
+from runner.along import Along
 from runner.audience import Audiences
 from runner.caches import Caches
 from runner.cancelling import Cancel, Cancelled
 from runner.disk import Space
 from runner.duty import Action, Discard, Finish, Prepare, Send
 from runner.executor import OUTPUT, Executor, Exit, StartFailed
-from runner.finishing import Remains, finish
+from runner.finishing import Remains, finish, save_along
 from runner.held import Failure, Held, Kept
 from runner.lanes import Lane, Lanes
 from runner.logship import LogShip
@@ -35,8 +36,9 @@ LOG = logging.getLogger(__name__)
 
 Fact = Callable[[Held, Moment], Held]
 
-# In an attempt's folder: what is known of its artifacts' content.
-DIGESTS = "digests.json"
+# In an attempt's folder: what is known of its artifacts' content. What was learned while it ran isn't trusted at its
+# end: the times of a file that is mapped don't tell of every change.
+DIGESTS, DIGESTS_WHILE_RUNNING = "digests.json", "digests-while-running.json"
 LOST = Exit(exit_code=None, reason=Reason.LOST, message="nothing was left of it when its runner was started again")
 SEE_LOG = "the log of the runner says more; please report it"
 
@@ -76,6 +78,7 @@ class Works:
         # GPUs that attempts of an earlier start use, by key, until they are removed.
         self.found: Mapping[str, tuple[int, ...]] = {}
         self.logs = LogShip(lambda: tools.clock().ticks)
+        self.along = Along(partial(tools.lanes.run, Lane.ALONG), self._save_along, lambda: tools.clock().ticks)
         self._audiences = Audiences(tools.open_store)
         self.transfers = Transfers()
 
@@ -209,7 +212,8 @@ class Works:
         return facts.prepared
 
     def _finish(self, held: Held, cancel: Cancel, artifacts: bool) -> Fact:  # noqa: FBT001 (bound in `do`)
-        find = (lambda: self._tree(held)) if artifacts else None
+        find = (lambda: self._tree(held, held.job.artifacts)) if artifacts else None
+        trouble = self.along.end(held.key, cancel)
         shipment, store = self._shipment(held), self._tools.open_store
         try:
             memory = self._tools.workspaces.folder(held.key) / DIGESTS
@@ -225,10 +229,18 @@ class Works:
             message = f"the store {held.attempt.store} can't be used: {error}"
             raise HeldUp(Failure(reason=Reason.UPLOAD_FAILED, message=message)) from error
         what = finish(remains, cancel, self._tools.clock().wall.timestamp())
-        what = self._hidden(held, what)
+        what = self._hidden(held, replace(what, warnings=(*what.warnings, trouble)) if trouble else what)
         return lambda one, now: facts.kept(one, what, now)
 
-    def _discard(self, held: Held, _cancel: Cancel) -> Fact:
+    def _save_along(self, held: Held, cancel: Cancel) -> None:
+        """Raises whatever there is."""
+        memory = self._tools.workspaces.folder(held.key) / DIGESTS_WHILE_RUNNING
+        tree = self._tree(held, tuple(held.job.saves))
+        save_along(held, tree, self._tools.open_store(held.attempt.store), memory, cancel)
+
+    def _discard(self, held: Held, cancel: Cancel) -> Fact:
+        self.along.end(held.key, cancel)
+        self.along.forget(held.key)
         self.logs.drop(held.key)
         executor = self._tools.executors.get(executor_of(held.job))
         if executor is not None:
@@ -314,11 +326,11 @@ class Works:
             volumes=tools.volumes,
         )
 
-    def _tree(self, held: Held) -> Tree:
+    def _tree(self, held: Held, declared: tuple[str, ...]) -> Tree:
         root, executor = self._tools.workspaces.tree(held.key), self._executor(held)
-        if not isinstance(executor, Exports) or not any(path.startswith("/") for path in held.job.artifacts):
+        if not isinstance(executor, Exports) or not any(path.startswith("/") for path in declared):
             return Tree(root=root, working_dir=held.job.working_dir)
-        exported = export_all(executor, held.key, self._tools.workspaces.folder(held.key), held.job.artifacts)
+        exported = export_all(executor, held.key, self._tools.workspaces.folder(held.key), declared)
         return Tree(root=root, working_dir=held.job.working_dir, absolute=exported)
 
     def _output(self, held: Held) -> Path:
