@@ -118,6 +118,11 @@ class RunGroup(click.Group):
         names = {spelling(name): name for name in definitions.workflows.names}
         return WorkflowCommand(definitions, definitions.workflows.get(names.get(spelling(cmd_name), cmd_name)).name)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The workflows first: that is what one looks for."""
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The workflows with their help; where they can't be read, why."""
         with formatter.section("Workflows"):

@@ -1,5 +1,6 @@
 """All runs as lines, from a file that remembers each by the ids of its refs; it may be lost or broken any time."""
 
+import math
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -80,8 +81,10 @@ def _tagged(line: RunLine, tags: Mapping[str, tuple[str, ...]]) -> RunLine:
     return msgspec.structs.replace(line, tags=tags[line.root]) if line.root in tags else line
 
 
-def _age(line: RunLine) -> tuple[float, str]:
-    return (line.submitted_at.timestamp() if line.submitted_at else 0.0, line.run)
+def _age(line: RunLine) -> tuple[float, float, str]:
+    """Of two that were submitted in the same second, the one that goes on, or went on longer, is the later."""
+    submitted = line.submitted_at.timestamp() if line.submitted_at else 0.0
+    return submitted, line.finished_at.timestamp() if line.finished_at else math.inf, line.run
 
 
 def _read(path: Path, repository: str | None) -> _File:
