@@ -62,6 +62,11 @@ class Cache:
         self._marks: object = None
         self._open()
 
+    @property
+    def objects_folder(self) -> Path:
+        """Where its objects lie, for another repository to borrow."""
+        return self.path / "objects"
+
     def poll(self) -> Mapping[str, str]:
         """All polled refs with their ids, after exactly one fetch. Raises Unavailable, Failed.
 
@@ -96,7 +101,7 @@ class Cache:
         """The ids that the remote has now for these full names. It lists all its refs for this, so: only in doubt."""
         result = self._run("ls-remote", "--quiet", self.url, *names)
         if result.status != 0:
-            raise self._unreachable(result)
+            raise self.unreachable(result)
         lines = [line.partition("\t") for line in result.out.decode(errors="replace").splitlines()]
         return {ref: oid for oid, _, ref in lines if ref in set(names)}
 
@@ -148,7 +153,7 @@ class Cache:
         self._hung = 0
         if result.status != 0:
             if self._is_away(result):
-                raise self._unreachable(result)
+                raise self.unreachable(result)
             raise Damaged(result.reason)
         return self.objects.refs()
 
@@ -185,7 +190,7 @@ class Cache:
         if push.unknown(lines, updates):
             if not self._is_away(result):
                 self.renew()  # it may be our own folder that git can't read
-            raise self._unreachable(result)
+            raise self.unreachable(result)
         outcomes = {one.ref: push.outcome(lines[one.ref]) for one in updates} | self._raced(lines, updates)
         self._follow(updates, outcomes)
         reasons = {ref: push.reason(lines[ref], result.err) for ref, got in outcomes.items() if got is not Outcome.WON}
@@ -232,7 +237,8 @@ class Cache:
         text = result.err.decode(errors="replace")
         return any(word in text for word in _AWAY) or refusals.explain(text, self.url, "") is not None
 
-    def _unreachable(self, result: git.Result) -> Unavailable | Failed:
+    def unreachable(self, result: git.Result) -> Unavailable | Failed:
+        """Why a git that was to talk to the remote has failed, with the way out."""
         text = result.err.decode(errors="replace")
         if "dubious ownership" in text:
             remedy = f"git config --global --add safe.directory {self.url}"

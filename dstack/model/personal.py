@@ -9,8 +9,8 @@ from dstack.model.errors import Invalid
 from dstack.model.problems import nearest, shown
 from dstack.model.settings import PLACE, Settings, parse_settings, settings_text
 
-# The lease and where stores have moved mean the same to all, or nothing.
-SHARED_ONLY = frozenset({"lease", "stores"})
+# The lease, the retention and where stores have moved mean the same to all, or nothing.
+SHARED_ONLY = frozenset({"lease", "stores", "retention"})
 KEYS = tuple(name for name in Settings.__struct_fields__ if name not in SHARED_ONLY)
 SHARED, DEFAULT = "shared", "default"
 

@@ -8,6 +8,7 @@ from dstack.model.codec import Value, convert
 from dstack.model.document import Mapping, Node, Scalar, parse_document
 from dstack.model.errors import Invalid
 from dstack.model.problems import Problems
+from dstack.model.retention import DEFAULT, Retention, parse_retention
 from dstack.model.s3_place import OPTIONS, store_url
 from dstack.model.yaml_text import yaml_text
 
@@ -18,7 +19,8 @@ PLACE = "config.yaml on the branch dstack/config"
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`store`: a URL. `lease` in seconds. `throttle`: the remote is pushed to as rarely as a forge.
 
-    `stores`: where stores have moved, old URL → new URL. The others say how an S3 store is reached and written.
+    `stores`: where stores have moved, old URL → new URL. `retention`: see `kept`.
+    The others say how an S3 store is reached and written.
     """
 
     store: str | None = None
@@ -31,6 +33,12 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kms_key: str | None = None
     storage_class: str | None = None
     stores: dict[str, str] = {}
+    retention: str | None = None
+
+    @property
+    def kept(self) -> Retention:
+        """How long finished runs stay before they are archived."""
+        return parse_retention(self.retention) if self.retention is not None else DEFAULT
 
     @property
     def store_url(self) -> str | None:
@@ -49,6 +57,11 @@ def parse_settings(text: bytes | None) -> Settings:
         settings = convert({} if root is None else _plain(root) or {}, Settings)
     except msgspec.ValidationError as error:
         msg = f"{PLACE} can't be read: {error}"
+        raise Invalid(msg) from error
+    try:
+        _ = settings.kept
+    except Invalid as error:
+        msg = f"{PLACE}: {error}"
         raise Invalid(msg) from error
     if not 1 <= settings.lease <= 86400:  # noqa: PLR2004 (a second to a day)
         msg = f"{PLACE}: lease is {settings.lease}; give seconds from 1 to 86400"

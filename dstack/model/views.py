@@ -73,6 +73,7 @@ class Viewer:
                 generation=state.generation,
                 planned=state.planned,
                 finished=state.finished,
+                tagged=state.tagged,
                 summaries=state.summaries,
                 jobs=folded,
             ),
