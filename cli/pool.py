@@ -34,6 +34,7 @@ def runner_daemon(session: Session, seen: Seen, name: str, folder: Path, *, priv
         private=private,
         volumes=config.volumes if config else {},
         secrets=kept,
+        caches=session.place / "caches",
         lent=os.environ,
     )
     return RunnerDaemon(parts)

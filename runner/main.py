@@ -51,7 +51,8 @@ class RunnerParts:
 
     `store`: the URL where the shared settings name none. `private`: for the one run that names it. `poll` in seconds,
     and `pace`: None means by how the remote is reached. `keep_free` in bytes, see `runner.disk`. `volumes`: folders by
-    name. `secrets`: whose folder the secrets are in, where it isn't its own; `lent`: an environment that has more.
+    name. `secrets`: whose folder the secrets are in, where it isn't its own; `lent`: an environment that has more. `caches`:
+    where these are, if other runners share them.
     """
 
     folder: Path
@@ -69,6 +70,7 @@ class RunnerParts:
     volumes: Mapping[str, str] = field(default_factory=dict)
     interruptible: bool = False
     secrets: Path | None = None
+    caches: Path | None = None
     lent: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -194,7 +196,7 @@ class RunnerDaemon:
             lanes=Threads(),
             clock=moment,
             space=partial(space_of, parts.folder),
-            caches=Caches(parts.folder / "caches" / repository),
+            caches=Caches((parts.caches or parts.folder / "caches") / repository),
             supply=supply_of(parts.name, parts.secrets or parts.folder, parts.lent),
             volumes=parts.volumes,
             labels={"repository": repository, "runner": parts.name, "instance": instance},

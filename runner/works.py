@@ -164,6 +164,7 @@ class Works:
             cancel.ask()
         self.logs.stop()
         self._tools.lanes.close()
+        self._tools.caches.close()
         for executor in self._tools.executors.values():
             executor.close()
 

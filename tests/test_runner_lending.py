@@ -131,7 +131,18 @@ def test_a_cache_is_found_again_by_its_place_and_half_a_cache_never(tmp_path: Pa
     caches.make(other)
     assert list(caches.of(other)[0].here.iterdir()) == []
     caches.trim([])
-    assert list((tmp_path / "caches").iterdir()) == []
+    assert [path.name for path in (tmp_path / "caches").iterdir()] == ["lock"]
+
+
+def test_runners_that_share_caches_take_none_from_each_other(tmp_path: Path) -> None:
+    mine, others, one = Caches(tmp_path), Caches(tmp_path), job(caches=("pip",))
+    others.make(one)
+    mine.make(job(caches=("other",)))
+    mine.trim([])
+    assert others.of(one)[0].here.exists()
+    others.close()
+    mine.trim([])
+    assert not others.of(one)[0].here.exists()
 
 
 def test_an_attempt_reads_a_volume_fills_a_cache_and_keeps_neither(tmp_path: Path, data: Path) -> None:
@@ -153,11 +164,11 @@ def test_an_attempt_reads_a_volume_fills_a_cache_and_keeps_neither(tmp_path: Pat
     found = manifests.from_bytes(office.objects.get(f"manifests/{manifest}", limit=10**6) or b"")
     assert {entry.path: entry.kind for entry in found.entries if entry.path in {"in", "pip"}}.keys() == {"in", "pip"}
     assert not [entry for entry in found.entries if "/" in entry.path], "links alone, nothing behind them"
-    (cache,) = (tmp_path / "caches").iterdir()
+    (cache,) = (tmp_path / "caches").glob("at-*")
     assert (cache / "wheel").read_text() == "a wheel"
     office.space = Space(free=0, total=2**40)
     office.settle(70.0)
-    assert list((tmp_path / "caches").iterdir()) == []
+    assert not cache.exists()
     assert (data / "precious").exists()
 
 
