@@ -51,8 +51,8 @@ class RunnerParts:
 
     `store`: the URL where the shared settings name none. `private`: for the one run that names it. `poll` in seconds,
     and `pace`: None means by how the remote is reached. `keep_free` in bytes, see `runner.disk`. `volumes`: folders by
-    name. `secrets`: whose folder the secrets are in, where it isn't its own; `lent`: an environment that has more. `caches`:
-    where these are, if other runners share them.
+    name. `secrets`: whose folder the secrets are in, where it isn't its own; `lent`: an environment that has more.
+    `caches`: where these are, if other runners share them.
     """
 
     folder: Path
