@@ -13,12 +13,13 @@ from dstack.model.pool import Phase
 from dstack.model.world import Moment
 from dstack.store.artifacts import Tree
 from dstack.store.log_writer import LogWriter
-from runner import facts, supplied
+from runner import facts
 from runner.absolute import Exports, export_all
 from runner.along import Along
 from runner.audience import Audiences
 from runner.caches import Caches
 from runner.cancelling import Cancel, Cancelled
+from runner.discretion import Discretion
 from runner.disk import Space
 from runner.duty import Action, Discard, Finish, Prepare, Send
 from runner.executor import OUTPUT, Executor, Exit, StartFailed
@@ -26,7 +27,6 @@ from runner.finishing import Remains, finish, save_along
 from runner.held import Failure, Held, Kept
 from runner.lanes import Lane, Lanes
 from runner.logship import LogShip
-from runner.masking import hidden, needles
 from runner.preparing import HeldUp, OpenStore, Place, Workspaces, launch_of, prepare
 from runner.shipment import Shipment, say
 from runner.supplied import Supply
@@ -80,6 +80,7 @@ class Works:
         self.logs = LogShip(lambda: tools.clock().ticks)
         self.along = Along(partial(tools.lanes.run, Lane.ALONG), self._save_along, lambda: tools.clock().ticks)
         self._audiences = Audiences(tools.open_store)
+        self._discretion = Discretion(workspaces=tools.workspaces, supply=tools.supply)
         self.transfers = Transfers()
 
     def do(self, action: Action) -> None:
@@ -144,10 +145,7 @@ class Works:
     def exit_of(self, held: Held) -> Exit | None:
         """How its commands ended; None while they run."""
         exit_ = self._executor(held).exited(held.key)
-        if exit_ is None or not held.job.secrets:
-            return exit_
-        hide = self._hide(held)
-        return replace(exit_, message=hide(exit_.message), warnings=tuple(map(hide, exit_.warnings)))
+        return None if exit_ is None else self._discretion.of_exit(held, exit_)
 
     def remove_leftovers(self, held: Mapping[str, Held]) -> None:
         """Remove what attempts left behind that nobody holds any more, in its own lane."""
@@ -186,21 +184,21 @@ class Works:
         except Cancelled:
             return facts.gave_up
         except HeldUp as pause:
-            LOG.warning("%s waits: %s", held.key, self._hide(held)(str(pause)))
-            failure, error = replace(pause.failure, message=self._hide(held)(str(pause))), pause.__cause__
+            LOG.warning("%s waits: %s", held.key, self._discretion.hide(held)(str(pause)))
+            failure, error = replace(pause.failure, message=self._discretion.hide(held)(str(pause))), pause.__cause__
             return lambda one, now: facts.held_up(one, failure, now, error)
         except StartFailed as error:
-            return failed(Failure(reason=error.reason, message=self._hide(held)(str(error))))
+            return failed(Failure(reason=error.reason, message=self._discretion.hide(held)(str(error))))
         except Invalid as error:
-            return failed(Failure(reason=Reason.INVALID, message=self._hide(held)(str(error))))
+            return failed(Failure(reason=Reason.INVALID, message=self._discretion.hide(held)(str(error))))
         except Exception as error:
             LOG.exception("%s failed by an error of dstack's own", held.key)
-            text = self._hide(held)(f"an error of dstack's own: {type(error).__name__}: {error}; {SEE_LOG}")
+            text = self._discretion.hide(held)(f"an error of dstack's own: {type(error).__name__}: {error}; {SEE_LOG}")
             return failed(Failure(reason=Reason.INTERNAL, message=text))
 
     def _prepare(self, held: Held, cancel: Cancel) -> Fact:
         # Before anything of its log is sent.
-        words = self._take_secrets(held)
+        words = self._discretion.take(held)
         self._shipment(held)
         for text in words:
             say(self._output(held), text, self._tools.clock().wall.timestamp())
@@ -230,7 +228,7 @@ class Works:
             message = f"the store {held.attempt.store} can't be used: {error}"
             raise HeldUp(Failure(reason=Reason.UPLOAD_FAILED, message=message)) from error
         what = finish(remains, cancel, self._tools.clock().wall.timestamp())
-        what = self._hidden(held, replace(what, warnings=(*what.warnings, trouble)) if trouble else what)
+        what = self._discretion.of_kept(held, what, trouble)
         return lambda one, now: facts.kept(one, what, now)
 
     def _save_along(self, held: Held, cancel: Cancel) -> None:
@@ -287,33 +285,12 @@ class Works:
 
         def make() -> Shipment:
             return Shipment(
-                self._output(held), open_writer, began=began, followed=followed, secrets=self._needles(held)
+                self._output(held), open_writer, began=began, followed=followed, secrets=self._discretion.needles(held)
             )
 
         began, attempt = self._tools.clock().ticks, held.attempt
         followed = self._audiences.of(attempt.store, attempt.run)
         return self.logs.add(held.key, make)
-
-    def _take_secrets(self, held: Held) -> tuple[str, ...]:
-        try:
-            return supplied.take(self._tools.workspaces.folder(held.key), held.job, self._tools.supply)
-        except OSError as error:
-            text = f"its secrets could not be kept in the runner's state folder: {error.strerror}"
-            raise HeldUp(Failure(reason=Reason.INTERNAL, message=text)) from error
-
-    def _needles(self, held: Held) -> tuple[bytes, ...]:
-        return needles(supplied.taken(self._tools.workspaces.folder(held.key), held.job).values())
-
-    def _hide(self, held: Held) -> Callable[[str], str]:
-        """Takes this attempt's secrets out of a sentence about it."""
-        wanted = self._needles(held) if held.job.secrets else ()
-        return lambda text: hidden(text, wanted)
-
-    def _hidden(self, held: Held, what: Kept) -> Kept:
-        hide, failure = self._hide(held), what.failure
-        if failure is not None:
-            failure = replace(failure, message=hide(failure.message))
-        return replace(what, warnings=tuple(map(hide, what.warnings)), failure=failure)
 
     def _place(self, held: Held) -> Place:
         tools = self._tools
