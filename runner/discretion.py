@@ -1,8 +1,10 @@
 """What is said of an attempt is said without its secrets: its log, why it failed, how it ended, what it warned of."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from dstack.model.errors import DstackError
 from dstack.model.job import Reason
 from runner import supplied
 from runner.executor import Exit
@@ -10,6 +12,10 @@ from runner.held import Failure, Held, Kept
 from runner.masking import hidden, needles
 from runner.preparing import HeldUp, Workspaces
 from runner.supplied import Supply
+
+LOG = logging.getLogger(__name__)
+
+UNTOLD = "what is to be said of it is withheld: the attempt's secrets can't be read on the runner any more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +41,12 @@ class Discretion:
         return needles(supplied.taken(self.workspaces.folder(held.key), held.job).values())
 
     def hide(self, held: Held) -> Callable[[str], str]:
-        """Takes this attempt's secrets out of a sentence about it."""
-        wanted = self.needles(held) if held.job.secrets else ()
+        """Takes this attempt's secrets out of a sentence about it; where they can't be read, all that it says."""
+        try:
+            wanted = self.needles(held) if held.job.secrets else ()
+        except (DstackError, OSError) as error:
+            LOG.error("%s: %s", held.key, error)  # noqa: TRY400 (nothing of ours failed)
+            return lambda text: UNTOLD if text else ""
         return lambda text: hidden(text, wanted)
 
     def of_exit(self, held: Held, exit_: Exit) -> Exit:

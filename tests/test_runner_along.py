@@ -10,6 +10,7 @@ import pytest
 from dstack.model import keys
 from dstack.model import manifest as manifests
 from dstack.model.errors import Unavailable
+from dstack.model.job import Job
 from dstack.model.pool import Phase
 from dstack.model.runspec import Desired
 from dstack.model.status import Status
@@ -19,7 +20,8 @@ from runner.cancelling import Cancel, Cancelled
 from runner.executor import Signal
 from runner.facts import Given
 from runner.held import Cause, Held
-from tests.agents import Office
+from runner.supplied import Supply
+from tests.agents import Killed, Office
 from tests.attempts import until
 from tests.duties import RUN, a_job, given_job
 
@@ -158,6 +160,47 @@ def test_what_was_learned_while_it_ran_is_not_trusted_at_the_end(office: Office)
     office.executor.end(one.attempt.key)
     office.settle(5.0)
     assert content(office, office.claim(one).manifest)["ckpt"] == b"step 1"
+
+
+# How many moments there are, before or after which something is written outside, from the start to the third save.
+MOMENTS = 24
+
+
+@pytest.mark.parametrize("last", range(0, MOMENTS, 2))
+def test_a_runner_killed_at_any_write_saves_on_and_tells_no_secret(tmp_path: Path, last: int) -> None:
+    office = Office(tmp_path, supply=Supply(known=lambda: {"TOKEN": "tok_123456"}))
+    named = saving(10.0).job
+    assert isinstance(named, Job)
+    one, died = given_job(msgspec.structs.replace(named, secrets=("TOKEN",))), False
+    office.settle()
+    office.fuse.left = last
+    try:
+        office.assign(one)
+        for step in ("step 1", "step 2", "step 3"):
+            office.settle(10.5)
+            launch = office.executor.launches[one.attempt.key]
+            (launch.tree / "ckpt").write_text(step)
+            office.executor.write(one.attempt.key, f"{step} with tok_123456, tok_")
+    except Killed:
+        died = True
+    office.fuse.left = None
+    office.new_agent()
+    office.assign(one)
+    office.settle(30.0)
+    (office.executor.launches[one.attempt.key].tree / "ckpt").write_text("step 4")
+    office.executor.write(one.attempt.key, "tok_123456\n")
+    office.settle(25.0)
+    assert content(office, last_saved(office, one)) == {"ckpt": b"step 4"}
+    office.executor.end(one.attempt.key)
+    office.settle(30.0)
+    claim = office.claim(one)
+    assert died, "there are fewer moments than are tried"
+    assert (claim.status, set(content(office, claim.manifest))) == (Status.DONE, {"ckpt", "out"})
+    text, closed = office.log(one)
+    assert closed
+    assert "tok_123456" not in text
+    assert text.endswith("**********\n")
+    assert len(office.executor.started) == 1
 
 
 class Bench:

@@ -98,6 +98,19 @@ def test_why_it_could_not_start_is_told_without_them(office: Office) -> None:
     assert VALUE.encode() not in everything(office)
 
 
+def test_where_they_cannot_be_read_any_more_nothing_is_told_and_it_ends_all_the_same(office: Office) -> None:
+    one = needing("TOKEN")
+    office.assign(one)
+    office.until(lambda: one.attempt.key in office.executor.launches)
+    (office.executor.launches[one.attempt.key].folder / "secrets").write_bytes(b"{")
+    office.executor.write(one.attempt.key, f"my token is {VALUE}\n")
+    office.new_agent()
+    office.executor.exits[one.attempt.key] = Exit(exit_code=1, message=f"it said {VALUE}")
+    office.settle(300.0)
+    assert office.claim(one).status is Status.FAILED
+    assert VALUE.encode() not in everything(office)
+
+
 def test_they_are_read_for_each_attempt_and_stay_what_they_were_within_it(tmp_path: Path) -> None:
     job, state = job_with("TOKEN"), tmp_path / "state"
     set_secret(state, "TOKEN", "first-value")
