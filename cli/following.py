@@ -105,10 +105,11 @@ class Tail:
 
 @dataclass(slots=True, kw_only=True)
 class Tails:
-    """The logs of all attempts of a run that were seen. `only`: of one job alone."""
+    """The logs of all attempts of a run that were seen. `only`: of one job alone. `skip`: logs shown before."""
 
     printer: LogPrinter
     only: str | None = None
+    skip: frozenset[str] = frozenset()
     _tails: dict[str, Tail] = field(default_factory=dict)
     _due: float = 0.0
     _away: bool = False
@@ -125,7 +126,7 @@ class Tails:
 
     def open(self, job: JobLine, key: str, store: Store) -> None:
         """Follow a log, if it is new."""
-        if key not in self._tails:
+        if key not in self._tails and key not in self.skip:
             self._tails[key] = Tail(job=job, reader=LogReader(store, key))
             self._pause = LOGS_SECONDS if store.url.startswith("file:") else AWAY_LOGS_SECONDS
             self._width = store.width

@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, Listed] = {
     "diff": Listed("cli.diff", "What differs between two runs or jobs, or one and your work tree"),
     "checkout": Listed("cli.checkout", "The code of a run in a folder, to look at or to work on"),
     "stop": Listed("cli.stop", "Stop or abort runs and jobs"),
+    "resume": Listed("cli.resume", "Let a run that was stopped or failed go on"),
     "tag": Listed("cli.tag", "Name a run, or store files under a name, for others to depend on"),
     "untag": Listed("cli.untag", "Take a tag away"),
     "tags": Listed("cli.tags", "All tags, and what they name"),

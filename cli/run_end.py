@@ -57,10 +57,17 @@ OnInterrupt = Callable[[RunLine], Desired | None]
 
 def followed(reader: Reader, line: RunLine, printer: LogPrinter, on_interrupt: OnInterrupt | None = None) -> End:
     """Print logs and changes until the run has ended, or the user leaves it."""
-    tails, story, interrupted = Tails(printer=printer), Story(), False
+    return followed_on(reader, line, Tails(printer=printer), on_interrupt, new=True)
+
+
+def followed_on(
+    reader: Reader, line: RunLine, tails: Tails, on_interrupt: OnInterrupt | None = None, *, new: bool = False
+) -> End:
+    """Likewise, of a run that was there before, unless it is `new`."""
+    story, interrupted = Story(), False
     while True:
         try:
-            end = follow(reader, line.key, tails, story.watch, new=not interrupted)
+            end = follow(reader, line.key, tails, story.watch, new=new and not interrupted)
         except KeyboardInterrupt:
             interrupts.answered()
             desired = (on_interrupt or asked)(line)

@@ -36,7 +36,8 @@ def ask_for(reader: Reader, wish: Wish) -> None:
         if not isinstance(view, RunView) or not isinstance(record, RunRecord):
             msg = f"{wish.run} can't be stopped: it is not a run of this dstack repository"
             raise Invalid(msg)
-        wanted = merged(record.wanted, wish, view.state.generation)
+        # Of a run that is to be resumed, though nobody has answered yet, it is the new life that is stopped.
+        wanted = merged(record.wanted, wish, max(view.state.generation, record.wanted.generation))
         if wanted == record.wanted:
             return
         pushed = ledger.commit([SetWanted(run=wish.run, wanted=wanted)], observation, atomic=True)
@@ -56,7 +57,7 @@ def merged(before: Wanted, wish: Wish, generation: int) -> Wanted:
         jobs |= {job: _stronger(jobs.get(job, Desired.RUN), wish.desired) for job in wish.jobs}
     else:
         run = _stronger(run, wish.desired)
-    return Wanted(root=before.root, desired=run, jobs=jobs, generation=generation)
+    return Wanted(root=before.root, desired=run, jobs=jobs, generation=generation, clean=before.clean)
 
 
 def _stronger(one: Desired, other: Desired) -> Desired:

@@ -9,6 +9,7 @@ from dstack.model.decide import Decisions, decide
 from dstack.model.observation import Change
 from dstack.model.past import Past
 from dstack.model.refs import CONTROLLER, RunKey
+from dstack.model.resuming import Pointer
 from dstack.model.reuse import Answer, Lookup
 from dstack.model.world import Moment, World
 
@@ -27,6 +28,10 @@ class Cache(Protocol):
         """Remember which jobs answer these keys."""
         ...
 
+    def find_sets(self, pointers: Iterable[Pointer], now: float) -> Mapping[Pointer, str | None]:
+        """The whole artifact sets that these lead to, None where there is none; what is left out is asked again."""
+        ...
+
 
 class NoCache:
     """Nothing is ever reused."""
@@ -37,6 +42,10 @@ class NoCache:
 
     def keep(self, answers: Mapping[Lookup, Answer], now: float) -> None:
         """Forget them."""
+
+    def find_sets(self, pointers: Iterable[Pointer], _now: float) -> Mapping[Pointer, str | None]:
+        """None of them."""
+        return dict.fromkeys(pointers)
 
 
 @dataclass(slots=True)
@@ -50,18 +59,22 @@ class Reuse:
     def decide(self, world: World, now: Moment) -> Decisions:
         """All that can be decided now. Jobs that are not known about yet stay in `lookups`."""
         known: dict[str, Answer | None] = dict.fromkeys(self._missed)
-        decisions = decide(replace(world, cache=known), now)
-        past = Past(world.runs if decisions.lookups else ())
+        sets: dict[Pointer, str | None] = {}
+        decisions = decide(replace(world, cache=known, sets=sets), now)
+        past: Past | None = None
         for _ in range(ROUNDS):
-            if not decisions.lookups:
+            if not decisions.lookups and not decisions.pointers:
                 break
+            past = past or Past(world.runs)
             found = self.cache.look_up(decisions.lookups.values(), past, now.ticks)
             news = {oid: lookup for oid, lookup in decisions.lookups.items() if lookup in found}
-            if not news:
+            there = self.cache.find_sets(decisions.pointers, now.ticks) if decisions.pointers else {}
+            if not news and not there:
                 break
             known.update({oid: found[lookup] for oid, lookup in news.items()})
+            sets.update(there)
             self._missed.update({oid: lookup for oid, lookup in news.items() if found[lookup] is None})
-            decisions = decide(replace(world, cache=known), now)
+            decisions = decide(replace(world, cache=known, sets=sets), now)
         self._missed = {oid: lookup for oid, lookup in self._missed.items() if oid in decisions.unsure}
         self._answers = decisions.answers
         return decisions

@@ -15,6 +15,7 @@ from cli.diff import DiffDocument
 from cli.lines import JobLine, RunLine
 from cli.log_text import JsonLine
 from cli.metric_table import MetricsLine
+from cli.resume import ResumedLine
 from cli.runners import RunnerLine
 from cli.submitted import DetachedDocument
 from cli.tags import TagLine
@@ -53,6 +54,7 @@ SHAPES: Mapping[str, Shape] = {
     "artifacts": Shape(type=list[ArtifactLine]),
     "metrics": Shape(type=list[MetricsLine]),
     "diff": Shape(type=DiffDocument),
+    "resume": Shape(type=ResumedLine),
     "tags": Shape(type=list[TagLine]),
     "runners": Shape(type=list[RunnerLine]),
     "config list": Shape(type=list[SettingLine]),

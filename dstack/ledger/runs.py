@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from dstack.ledger.objects import FILE, Commit, Entry, Objects, Tree
 from dstack.model.errors import Invalid
 from dstack.model.observation import BrokenRun, RunRecord
@@ -60,13 +62,14 @@ def write_wanted(objects: Objects, text: RunText, record: RunRecord, wanted: Wan
     told = replace_root(wanted, record.root)
     tree[RUN] = _run_entry(objects, text, record.spec, told)
     named = " ".join(f"{job}:{desired}" for job, desired in sorted(told.jobs.items())[:10])
-    subject = f"Run {record.name}: {told.desired}{f' ({named})' if named else ''} [skip ci]"
+    resumes = told.generation > record.wanted.generation
+    subject = f"Run {record.name}: {'resume' if resumes else told.desired}{f' ({named})' if named else ''} [skip ci]"
     return objects.write_commit(objects.write_tree(tree), [record.tip], f"{subject}\n\nskip-checks: true")
 
 
 def replace_root(wanted: Wanted, root: str) -> Wanted:
     """`wanted` naming the root, whatever it named."""
-    return Wanted(root=root, desired=wanted.desired, jobs=wanted.jobs, generation=wanted.generation)
+    return msgspec.structs.replace(wanted, root=root)
 
 
 def _read_run(objects: Objects, text: RunText, name: str, tip: str) -> RunRecord:

@@ -1,6 +1,6 @@
 """Advance one run: conclude attempts that ended or were lost, obey stops, find what is ready, finish what is done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dstack.model.events import Ended, Finished, Planned, Revoked
 from dstack.model.fates import RunnerFates
@@ -8,6 +8,7 @@ from dstack.model.job import Job, Reason
 from dstack.model.placing import Candidate
 from dstack.model.plan import Plan, PlannedJob
 from dstack.model.pool import attempt_key
+from dstack.model.resuming import Unknown, is_resumed, restored, resumed
 from dstack.model.retries import last_revoked, retries_left
 from dstack.model.runspec import Desired
 from dstack.model.s3_place import moved
@@ -27,8 +28,9 @@ def advance(run: RunView, world: World, fates: RunnerFates, now: Moment) -> Turn
     """Everything about one run but the choice of runners."""
     store = moved(world.stores, run.state.planned.store) if run.state.planned else world.store
     turn = Turn(run=run, now=now, store=store)
-    if run.state.finished:
+    if run.state.finished and not _resume(turn, world):
         return turn
+    run = turn.run
     if run.plan is None:
         finish_invalid(turn)
         return turn
@@ -40,6 +42,20 @@ def advance(run: RunView, world: World, fates: RunnerFates, now: Moment) -> Turn
     if len(turn.outcomes) == len(run.plan.jobs):
         finish(turn, run.plan)
     return turn
+
+
+def _resume(turn: Turn, world: World) -> bool:
+    """Begin a new life of a finished run, if somebody wants it and all is known that it takes."""
+    if not is_resumed(turn.run):
+        return False
+    found = resumed(turn.run, turn.store, world.sets, turn.now)
+    if isinstance(found, Unknown):
+        turn.pointers.add(found.pointer)
+        return False
+    event, state = found
+    turn.add(turn.run.root, event)
+    turn.run = replace(turn.run, state=state)
+    return True
 
 
 def _plan(turn: Turn, plan: Plan) -> None:
@@ -129,7 +145,7 @@ class _Step:
         if self.desired is not Desired.RUN:
             self._finish(_END[self.desired][0], Reason.LOST, why, attempt=attempt)
         elif not self._stranded and retries_left(self.job, state, Reason.LOST):
-            self._wait(state, attempt, attempt.assigned.restore)
+            self._wait_restored(state, attempt)
         else:
             self._finish(Status.FAILED, Reason.LOST, f"{why}, and no retry is left", attempt=attempt)
 
@@ -165,8 +181,15 @@ class _Step:
         elif all(outcome is Status.DONE for _, outcome in failed) and not stood_in(
             self.turn, self.planned, state, self.world
         ):
-            earlier = last_revoked(state)
-            self._wait(state, earlier, earlier.revoked.manifest if earlier and earlier.revoked else None)
+            self._wait_restored(state, last_revoked(state))
+
+    def _wait_restored(self, state: JobState, earlier: AttemptState | None) -> None:
+        """Queue the next attempt, from what was saved last, when that is known."""
+        found = restored(self.turn.run, self.planned.id, self.job, self.turn.store, self.world.sets)
+        if isinstance(found, Unknown):
+            self.turn.pointers.add(found.pointer)
+        else:
+            self._wait(state, earlier, found)
 
     def _wait(self, state: JobState, earlier: AttemptState | None, restore: str | None) -> None:
         """Queue the next attempt; after a failure, when its backoff is over."""

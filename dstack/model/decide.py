@@ -14,6 +14,7 @@ from dstack.model.job import Job, Reason
 from dstack.model.observation import Change
 from dstack.model.placing import Placement, Room, place
 from dstack.model.pool import Heartbeat, Phase, RunnerState
+from dstack.model.resuming import Pointer, is_resumed
 from dstack.model.reuse import Answer, Lookup
 from dstack.model.tagging import tag_changes, untagged
 from dstack.model.turn import OpenAttempt, Turn, Waiting
@@ -30,7 +31,7 @@ class Decisions:
     `next_at` in ticks: when to decide again if nothing happens. `waiting` says of each job that waits for a runner (12
     digits) why. `lookups`, by full ids of jobs: what is to be looked up before these are placed (`World.cache`); decide
     again then. `unsure`: the jobs for which an answer still matters. `answers`: keys that jobs answer which are
-    finished by these very changes.
+    finished by these very changes. `pointers`: where sets are to be looked for (`World.sets`); decide again then.
     """
 
     changes: tuple[Change, ...]
@@ -40,13 +41,16 @@ class Decisions:
     lookups: Mapping[str, Lookup] = field(default_factory=dict)
     unsure: frozenset[str] = frozenset()
     answers: Mapping[Lookup, Answer] = field(default_factory=dict)
+    pointers: frozenset[Pointer] = frozenset()
 
 
 def decide(world: World, now: Moment) -> Decisions:
     """All that can be decided now."""
     fates = fates_of(world, now)
     turns = [
-        advance(run, world, fates, now) for run in world.runs if not run.state.finished and _ours(run, world, fates)
+        advance(run, world, fates, now)
+        for run in world.runs
+        if (not run.state.finished or is_resumed(run)) and _ours(run, world, fates)
     ]
     queue, later = in_turn(turns)
     placement = place(queue, rooms_of(world, turns, fates), interval=world.interval)
@@ -61,6 +65,7 @@ def decide(world: World, now: Moment) -> Decisions:
         lookups={oid: lookup for turn in turns for oid, lookup in turn.lookups.items()},
         unsure=frozenset(oid for turn in turns for oid in turn.unsure),
         answers={lookup: answer for turn in turns for lookup, answer in turn.answers.items()},
+        pointers=frozenset(pointer for turn in turns for pointer in turn.pointers),
     )
 
 

@@ -93,10 +93,12 @@ class RunSpec(Value, frozen=True, kw_only=True):
 class Wanted(Value, frozen=True, kw_only=True):
     """The changing part, read from the tip. It holds for its `generation` only. `jobs`: stop or abort single jobs.
 
-    `root` is None in the root itself, whose id it can't contain.
+    A generation behind the run's own asks to resume it; `clean`: from nothing. `root` is None in the root itself, whose
+    id it can't contain.
     """
 
     root: str | None = None
     desired: Desired = Desired.RUN
     jobs: dict[str, Desired] = {}
     generation: int = 1
+    clean: bool = False

@@ -49,7 +49,8 @@ class Turn:
     """Grows while a run is advanced. `outcomes`: status and manifest of each finished job. `wakes` in ticks.
 
     `unsure`: full ids of jobs that wait until it is known whether another stands in; `lookups` what is to be looked up
-    for some of them. `answers`: which keys are answered by what is finished in this turn.
+    for some of them. `answers`: which keys are answered by what is finished in this turn. `pointers`: where artifact
+    sets are to be looked for (a store's URL, a key) before jobs that start from them can go on.
     """
 
     run: RunView
@@ -64,6 +65,7 @@ class Turn:
     unsure: set[str] = field(default_factory=set)
     lookups: dict[str, Lookup] = field(default_factory=dict)
     answers: dict[Lookup, Answer] = field(default_factory=dict)
+    pointers: set[tuple[str, str]] = field(default_factory=set)
     _jobs: dict[str, Job] = field(default_factory=dict)
 
     def add(self, oid: str, event: Event) -> None:

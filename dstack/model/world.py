@@ -13,6 +13,9 @@ from dstack.model.reuse import Answer
 from dstack.model.runspec import RunSpec, Wanted
 from dstack.model.states import RunState
 
+# What was found at a key of a store (its URL, the key): the digest of an artifact set. None: nothing is looked up.
+Sets = Mapping[tuple[str, str], str | None] | None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
@@ -58,7 +61,8 @@ class World:
     for this one run alone (`--local`). `opened` maps `<job>.<attempt>` of open attempts to when we first saw them, in
     ticks. `stores`: where stores have moved, old URL → new URL. `tags` maps tags to full ids. `settled_in`: a full
     lease has passed since our start. `cache` maps full ids of jobs to the job that stands in, or None where none does;
-    what is absent was not looked up. Without it nothing is looked up, and nothing reused.
+    what is absent was not looked up. Without it nothing is looked up, and nothing reused. `sets` likewise maps (store's
+    URL, key) to the digest of the whole artifact set that is found there, or None.
     """
 
     repository: str
@@ -77,3 +81,4 @@ class World:
     only: RunKey | None = None
     settled_in: bool = True
     cache: Mapping[str, Answer | None] | None = None
+    sets: Sets = None
