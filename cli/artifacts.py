@@ -9,9 +9,10 @@ import click
 import msgspec
 
 from cli.ago import size_text
+from cli.archived import find
 from cli.completing import complete_job
 from cli.lines import JobLine
-from cli.pick import Picked, pick, readable
+from cli.pick import Picked, readable
 from cli.progress import progress_bar
 from cli.session import open_session
 from cli.summaries import load_runs
@@ -62,7 +63,7 @@ def command(  # noqa: PLR0913 (one for each option)
     """List the artifacts of a run or job, or download them. PATH limits it to a file, folder or glob."""
     session = open_session(folder)
     seen = session.poll()
-    picked = readable(pick(name, load_runs(session, seen)), session.remote.name)
+    picked = readable(find(session, seen, load_runs(session, seen), name), session.remote.name)
     store = seen.store(picked.run.store)
     sets = job_sets(store, picked)
     if output:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
+from cli.archived import find
 from cli.completing import complete_job
 from cli.measures import view_of
-from cli.pick import pick, readable
+from cli.pick import readable
 from cli.reading import Reader
 from cli.session import open_session
 from cli.summaries import load_runs
@@ -34,10 +35,10 @@ def command(folder: Path, *, name: str, target: Path) -> None:
     check_target(place)
     reader = Reader(open_session(folder))
     session, seen = reader.session, reader.session.poll()
-    picked = readable(pick(name, load_runs(session, seen)), session.remote.name)
+    picked = readable(find(session, seen, load_runs(session, seen), name), session.remote.name)
     view = view_of(reader, seen, picked)
     snapshot = view.spec.code.snapshot
-    bring(session.cache, session.code, view.key, snapshot)
+    bring(session.cache, session.code, view.key, snapshot, archived=picked.run.archived)
     _explain(check_out(session.cache, session.code, snapshot, picked.run.run, place), snapshot)
 
 

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 
 from cli.session import Seen, Session
 from controller.main import ControllerDaemon, ControllerParts
+from dstack.ledger.archive import Archive
 from dstack.ledger.cache import Cache
 from dstack.ledger.gitledger import GitLedger
 from dstack.model.bucket import POLL_SECONDS
@@ -37,6 +38,7 @@ def controller_daemon(
         poll=POLL_SECONDS[remote.reach] if poll is None else poll,
         only=only,
         personal=layers_of(os.environ),
+        open_archive=lambda: Archive(Cache(folder, remote.url, context=remote.context(folder))),
     )
     return ControllerDaemon(parts)
 

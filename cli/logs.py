@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 import msgspec
 
+from cli.archived import find
 from cli.completing import complete_job
 from cli.following import Tails, follow
 from cli.lines import JobLine, RunLine
 from cli.log_text import LogPrinter, prefixes
-from cli.pick import Picked, pick, readable
+from cli.pick import Picked, readable
 from cli.reading import Reader
 from cli.session import Seen, open_session
 from cli.summaries import load_runs
@@ -63,7 +64,7 @@ def command(  # noqa: PLR0913 (one for each option)
     moment = since_moment(since, datetime.now(UTC)) if since else None
     reader = Reader(open_session(folder))
     seen = reader.session.poll()
-    picked = readable(pick(name, load_runs(reader.session, seen)), reader.session.remote.name)
+    picked = readable(find(reader.session, seen, load_runs(reader.session, seen), name), reader.session.remote.name)
     titles = {} if picked.job else prefixes(picked.run.jobs)
     printer = LogPrinter(prefixes=titles, timestamps=timestamps, as_json=as_json, since=moment)
     if following and not picked.run.finished:

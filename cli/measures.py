@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from cli.archived import with_archived
 from cli.lines import JobLine, RunLine, run_line
 from cli.pick import Picked
 from cli.reading import Reader
@@ -31,6 +32,8 @@ class Measure:
 
 def view_of(reader: Reader, seen: Seen, picked: Picked) -> RunView:
     """What was picked, with its plan. Raises Invalid where it has none."""
+    if picked.run.archived:
+        seen = with_archived(reader.session, seen, picked.run.key) or seen
     view = reader.view(seen, picked.run.run)
     if not isinstance(view, RunView) or view.plan is None:
         why = view.problem if isinstance(view, RunView) else "it can't be read"

@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 import msgspec
 
+from cli.archived import find
 from cli.completing import complete_job
 from cli.measures import Measure, jobs_of, measure, view_of
 from cli.metric_table import Table, line_of, ordered, table_of, waiting_text
-from cli.pick import pick, readable
+from cli.pick import readable
 from cli.reading import Reader
 from cli.session import open_session
 from cli.summaries import load_runs
@@ -71,7 +72,7 @@ def _measured(folder: Path, names: tuple[str, ...], workflow: str | None) -> lis
     found: dict[str, Measure] = {}
     all_jobs: list[Measure] = []
     for name in names:
-        picked = readable(pick(name, runs), reader.session.remote.name)
+        picked = readable(find(reader.session, seen, runs, name), reader.session.remote.name)
         jobs = jobs_of(view_of(reader, seen, picked), picked)
         all_jobs += jobs
         chosen = [one for one in jobs if workflow in (None, one.line.workflow) and one.job.metrics]

@@ -34,7 +34,7 @@ class Picked:
 
 def pick(word: str, runs: Sequence[RunLine], *, jobs: bool = True) -> Picked:
     """The run (or, with `jobs`, job) that is meant. Raises Invalid."""
-    found = list(_candidates(word, runs, jobs=jobs))
+    found = list(candidates(word, runs, jobs=jobs))
     exact = [one for one in found if one.exact]
     if len(exact or found) == 1:
         return (exact or found)[0]
@@ -60,7 +60,8 @@ def way_out(run: RunLine, remote: str) -> str:
     return f"{run.problem}. Nobody executes it; `git push {shlex.quote(remote)} --delete {branch}` removes it"
 
 
-def _candidates(word: str, runs: Iterable[RunLine], *, jobs: bool) -> Iterable[Picked]:
+def candidates(word: str, runs: Iterable[RunLine], *, jobs: bool) -> Iterable[Picked]:
+    """All runs and jobs that may be meant."""
     for run in runs:
         if word and (run.run.startswith(word) or (run.root and str(RunKey.of(run.run, run.root)) == word)):
             yield Picked(run=run, job=None, exact=len(word) >= len(run.run))

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import msgspec
 
+from cli.archived import find
 from cli.lines import RunLine
 from cli.measures import jobs_of, measure, view_of
-from cli.pick import pick, readable
+from cli.pick import readable
 from cli.preparing import Order, prepare
 from cli.reading import Reader
 from cli.run_options import RunOptions
@@ -41,13 +42,13 @@ class Side:
 
 def run_side(reader: Reader, seen: Seen, runs: Sequence[RunLine], name: str) -> Side:
     """The run or job of this name, its metrics read and its code fetched. Raises Invalid, Failed, Unavailable."""
-    picked = readable(pick(name, runs), reader.session.remote.name)
+    picked = readable(find(reader.session, seen, runs, name), reader.session.remote.name)
     view = view_of(reader, seen, picked)
     jobs = jobs_of(view, picked)
     if any(one.job.metrics and one.line.artifacts for one in jobs):
         measure(seen.store(picked.run.store), jobs)
     snapshot = view.spec.code.snapshot
-    bring(reader.session.cache, reader.session.code, view.key, snapshot)
+    bring(reader.session.cache, reader.session.code, view.key, snapshot, archived=picked.run.archived)
     job = picked.job
     return Side(
         title=f"{picked.run.run} {job.title} ({job.job})" if job else picked.run.run,

@@ -11,10 +11,10 @@ import msgspec
 from cli.completing import complete_run
 from cli.lines import RunLine
 from cli.marks import AWAY_POLL_SECONDS
-from cli.pick import pick, way_out
+from cli.pick import candidates, pick, way_out
 from cli.session import Seen, Session, open_session
 from cli.status_table import COLUMNS, rows
-from cli.summaries import load_runs
+from cli.summaries import latest_first, load_runs
 from cli.table import table_text
 from cli.terminal import clean, is_terminal, say, tell
 from cli.watching import Frame, watch
@@ -33,7 +33,7 @@ Examples:
 @click.command(epilog=EXAMPLE)
 @click.argument("run", required=False, shell_complete=complete_run)
 @click.option("-n", "--last", type=click.IntRange(min=1), metavar="N", help="The last N runs, finished or not.")
-@click.option("-a", "--all", "everything", is_flag=True, help="All runs.")
+@click.option("-a", "--all", "everything", is_flag=True, help="All runs, archived ones too.")
 @click.option("--mine", is_flag=True, help="Only runs that I submitted.")
 @click.option("--no-jobs", is_flag=True, help="One line a run.")
 @click.option("-w", "--watch", "watching", is_flag=True, help="Show them anew on every change, until all have ended.")
@@ -84,16 +84,32 @@ def _look(
     """One poll: all runs, and those to be shown. `before`: roots of runs that stay shown, though they have ended."""
     seen = session.poll()
     runs: Sequence[RunLine] = load_runs(session, seen)
+    if choice.everything and not choice.run:
+        runs = _with_archived(session, seen, runs)
     if choice.mine:
         runs = tuple(line for line in runs if line.submitted_by == session.me)
     if choice.run:
-        chosen = [pick(choice.run, runs, jobs=False).run]
+        chosen = [_named(session, seen, runs, choice.run)]
     else:
         found = {line.root for line in chosen_runs(runs, last=choice.last, everything=choice.everything)}
         if before and all(line.finished for line in runs if line.root in found):
             found = set()
         chosen = [line for line in runs if line.root in found | before]
     return seen, runs, _explained(chosen, session, seen)
+
+
+def _with_archived(session: Session, seen: Seen, runs: Sequence[RunLine]) -> Sequence[RunLine]:
+    from cli.archived import archived_lines, open_archive  # noqa: PLC0415 (only who asks for them pays for them)
+
+    return latest_first([*runs, *archived_lines(open_archive(session), seen)])
+
+
+def _named(session: Session, seen: Seen, runs: Sequence[RunLine], name: str) -> RunLine:
+    if any(one.exact for one in candidates(name, runs, jobs=False)):
+        return pick(name, runs, jobs=False).run
+    from cli.archived import find  # noqa: PLC0415 (likewise)
+
+    return find(session, seen, runs, name, jobs=False).run
 
 
 def _watch(session: Session, choice: Choice, *, jobs: bool) -> Sequence[RunLine]:

@@ -3,7 +3,7 @@
 import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,7 +41,12 @@ def load_runs(session: Session, seen: Seen) -> tuple[RunLine, ...]:
     if sound.keys() != kept.keys() or names != file.tags:
         _write(path, _File(version=__version__, repository=seen.repository, lines=sound, tags=names))
     tagged = (_tagged(line, tags) for line in lines.values())
-    return tuple(sorted(tagged, key=_age, reverse=True))
+    return latest_first(tagged)
+
+
+def latest_first(lines: Iterable[RunLine]) -> tuple[RunLine, ...]:
+    """The latest submitted first."""
+    return tuple(sorted(lines, key=_age, reverse=True))
 
 
 def _lines(session: Session, seen: Seen, names: Sequence[str]) -> dict[str, RunLine]:

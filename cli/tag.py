@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from cli.ago import size_text
+from cli.archived import find
 from cli.completing import complete_run, complete_tag
-from cli.pick import pick, readable
+from cli.pick import readable
 from cli.progress import progress_bar
 from cli.session import Seen, Session, open_session
 from cli.summaries import load_runs
@@ -55,7 +56,7 @@ def command(folder: Path, *, name: str, tag: str | None, source: Path | None) ->
 
 
 def _run(session: Session, seen: Seen, name: str) -> tuple[str, str]:
-    run = readable(pick(name, load_runs(session, seen), jobs=False), session.remote.name).run
+    run = readable(find(session, seen, load_runs(session, seen), name, jobs=False), session.remote.name).run
     if run.status is not Status.DONE:
         tell(f"{run.run} is {run.status}: others can depend on its artifacts only when it is DONE.")
     return run.root, run.run

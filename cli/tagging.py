@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from cli.archived import with_archived
 from cli.reading import Reader
 from cli.session import Seen, Session
 from dstack.ledger.objects import Damaged
@@ -84,11 +85,15 @@ def resolved(session: Session, seen: Seen, graph: Iterable[Workflow]) -> Mapping
 def view_of(reader: Reader, seen: Seen, need: TagNeed, what: TaggedRun) -> RunView:
     """The run that a tag names. Raises Invalid where it isn't there any more, or can't be read."""
     said = f"{need.workflow}:{need.tag} can't be used: its run {what.run}"
+    key = RunKey.of(what.run, what.root)
+    view = reader.view(seen, what.run) if refs.run_branch(what.run) in seen.found else None
+    if not isinstance(view, RunView) or view.key != key:
+        seen = with_archived(reader.session, seen, key) or seen
     if refs.run_branch(what.run) not in seen.found:
         msg = f"{said} is gone from the state remote: `dstack tag RUN {need.tag}` names another one"
         raise Invalid(msg)
     view = reader.view(seen, what.run)
-    if not isinstance(view, RunView) or view.key != RunKey.of(what.run, what.root) or view.plan is None:
+    if not isinstance(view, RunView) or view.key != key or view.plan is None:
         msg = f"{said} can't be read, or is another one of that name by now: `dstack tag RUN {need.tag}` mends it"
         raise Invalid(msg)
     return view

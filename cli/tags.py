@@ -7,13 +7,16 @@ import click
 import msgspec
 
 from cli.ago import ago
+from cli.archived import open_archive
 from cli.lines import RunLine
 from cli.session import Seen, Session, open_session
 from cli.summaries import load_runs
 from cli.table import Column, show_table
 from cli.tagging import known_tags, tagged
 from cli.terminal import say, tell
+from dstack.ledger.archive import summaries
 from dstack.model.errors import Invalid
+from dstack.model.refs import RunKey
 from dstack.model.tags import TaggedFiles
 
 EXAMPLE = """\b
@@ -54,6 +57,10 @@ def command(folder: Path, *, as_json: bool) -> None:
     session = open_session(folder)
     seen = session.poll()
     runs = {run.root: run for run in load_runs(session, seen) if run.root}
+    if any(oid not in runs for oid in known_tags(seen).values()):
+        archive = open_archive(session)
+        tagged_keys = {key for key in archive.keys() if _is_tagged(seen, key)}  # noqa: SIM118 (a method)
+        runs = {run.line.root: run.line for run in summaries(archive, tagged_keys)} | runs
     lines = [_line(session, seen, runs, tag) for tag in known_tags(seen)]
     if as_json:
         say(msgspec.json.encode(lines).decode())
@@ -61,6 +68,10 @@ def command(folder: Path, *, as_json: bool) -> None:
         show_table(COLUMNS, [_row(line, datetime.now(UTC)) for line in lines])
     else:
         tell("There are no tags: `dstack tag RUN` makes one.")
+
+
+def _is_tagged(seen: Seen, key: RunKey) -> bool:
+    return any(oid.startswith(key.root12) for oid in known_tags(seen).values())
 
 
 def _line(session: Session, seen: Seen, runs: dict[str, RunLine], tag: str) -> TagLine:

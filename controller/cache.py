@@ -14,6 +14,7 @@ from dstack.model import keys
 from dstack.model.codec import decode, encode
 from dstack.model.errors import DstackError, Invalid
 from dstack.model.past import Past
+from dstack.model.resuming import Pointer
 from dstack.model.reuse import Answer, Hint, Lookup
 from dstack.store import parallel
 from dstack.store.artifacts import Missing, load
@@ -42,11 +43,12 @@ class _Trouble:
 class StoreCache:
     """Implements `controller.reusing.Cache`. `open_store` opens a store by URL and may raise DstackError.
 
-    `clock`: monotonic seconds, for the limit of a turn alone.
+    `clock`: monotonic seconds, for the limit of a turn alone. `archived`: whether a hint about an archived run is true.
     """
 
     open_store: Callable[[str], Store]
     clock: Callable[[], float] = time.monotonic
+    archived: Callable[[str, Hint], Answer | None] = field(default=lambda _key, _hint: None)
     reads: int = 0
     _hints: dict[Lookup, tuple[float, Hint]] = field(default_factory=dict)
     _whole: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -92,6 +94,25 @@ class StoreCache:
             except DstackError as error:
                 self._failed(url, error, now)
 
+    def find_sets(self, pointers: Iterable[Pointer], now: float) -> Mapping[Pointer, str | None]:
+        """The whole artifact sets that these lead to, None where there is none; what is left out is asked again."""
+        self._begin(now)
+        found: dict[Pointer, str | None] = {}
+        for url, key in sorted(pointers):
+            if not self._is_tried(url, now):
+                continue
+            try:
+                store = self.open_store(url)
+                digest = _named(store, key)
+                whole = digest is not None and self._is_whole(store, digest, now)
+            except DstackError as error:
+                self._failed(url, error, now)
+                continue
+            self._trouble.pop(url, None)
+            if whole is not None:
+                found[url, key] = digest if whole else None
+        return found
+
     def _begin(self, now: float) -> None:
         """A new turn has its own time."""
         if now == self._turn:
@@ -111,7 +132,7 @@ class StoreCache:
             self._hints.update({lookup: (now + REMEMBER_SECONDS, hint) for lookup, hint in hints.items() if hint})
             for lookup in some:
                 _, hint = self._hints.get(lookup, (0.0, None))
-                answer = past.answer(lookup.key, hint) if hint else None
+                answer = (past.answer(lookup.key, hint) or self.archived(lookup.key, hint)) if hint else None
                 whole = self._is_whole(store, answer.manifest, now) if answer and answer.manifest else True
                 if whole is not None:
                     found[lookup] = answer if whole else None
@@ -170,6 +191,14 @@ class StoreCache:
             LOG.warning("what could be reused can't be looked up: %s", error)
         since = self._trouble[url].since if url in self._trouble else now
         self._trouble[url] = _Trouble(since=since, tried=now)
+
+
+def _named(store: Store, key: str) -> str | None:
+    """The digest that a manifest's key has, or that a save has written down."""
+    if key.startswith(keys.manifest("")):
+        return key.removeprefix(keys.manifest(""))
+    data = store.get(key, limit=HINT_LIMIT)
+    return None if data is None else data.decode(errors="replace").strip()
 
 
 def _write(store: Store, what: tuple[Lookup, Hint]) -> None:

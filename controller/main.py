@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from controller.archiving import Archiving, NoArchive
 from controller.cache import StoreCache
 from controller.pulse import StorePulse
 from controller.turn import Controller
+from dstack.ledger.archive import Archive
 from dstack.ledger.ledger import Ledger
 from dstack.ledger.telling import Telling
 from dstack.ledger.waking import Loop
@@ -33,6 +35,7 @@ class ControllerParts:
     """What a controller is made of. `store` is a URL, `open_store` opens one; `watched`: a local remote's folder.
 
     `only`: decide for this run alone. `personal`: settings that hold here, over the shared ones.
+    `open_archive`: where finished runs go; without it they stay.
     """
 
     ledger: Ledger
@@ -43,6 +46,7 @@ class ControllerParts:
     poll: float = bucket.POLL_SECONDS[Reach.LOCAL]
     only: RunKey | None = None
     personal: tuple[Layer, ...] = ()
+    open_archive: Callable[[], Archive] | None = None
 
 
 class ControllerDaemon:
@@ -53,10 +57,15 @@ class ControllerDaemon:
         interval, burst = bucket.controller_pace(parts.reach)
         self._pulse = StorePulse(controller=secrets.token_hex(6), own=parts.store, open_store=parts.open_store)
         self._ledger = Telling(parts.ledger)
+        cache, archive = StoreCache(open_store=self._pulse.opened), None
+        if parts.open_archive:
+            archive = Archiving(open_archive=parts.open_archive, jitter=random.random, told=self._told)
+            cache.archived = archive.answer
         self.controller = Controller(
             ledger=self._ledger,
             pulse=self._pulse,
-            cache=StoreCache(open_store=self._pulse.opened),
+            cache=cache,
+            archive=archive or NoArchive(),
             store=parts.store,
             entropy=lambda: secrets.token_hex(NONCE_BYTES),
             jitter=random.random,
@@ -78,6 +87,10 @@ class ControllerDaemon:
             self._loop.run()
         finally:
             self._end()
+
+    def _told(self) -> None:
+        self._ledger.told()
+        self.wake()
 
     def _step(self) -> float | None:
         return self.controller.step(moment())

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from controller.archiving import Archiver, NoArchive
 from controller.backoff import Backoff, Refusals
 from controller.reusing import Cache, NoCache, Reuse
 from controller.trouble import Trouble
@@ -60,7 +61,8 @@ class Controller:
     """One controller: `step` is called whenever something may have changed. Several may work on one remote.
 
     `store` is where new runs' bytes go unless the shared settings say otherwise. `entropy` gives fresh random text, and
-    `jitter` a fresh number from 0 to 1. `cache` answers which jobs may be reused. `only`: decide for one run alone.
+    `jitter` a fresh number from 0 to 1. `cache` answers which jobs may be reused;
+    `archive` takes finished runs. `only`: decide for one run alone.
     """
 
     ledger: Ledger
@@ -70,6 +72,7 @@ class Controller:
     jitter: Callable[[], float]
     bucket: Bucket
     cache: Cache = field(default_factory=NoCache)
+    archive: Archiver = field(default_factory=NoArchive)
     only: RunKey | None = None
     personal: tuple[Layer, ...] = ()
     settings: Settings = field(default_factory=Settings)
@@ -131,6 +134,8 @@ class Controller:
         if due is None and (tags := self._refusals.allowed(decisions.tags, now.ticks)):
             token = self.bucket.ready_at(now.ticks) - now.ticks
             due = token if token > 0 else self._commit(tags, seen, now)
+        if due is None and not self.only and self.archive.turn(world, seen, self.settings.kept, now):
+            self.bucket = self.bucket.take(now.ticks)
         self._beat(now)
         return min(_earliest(due, decisions, self._refusals, now), self.settings.lease / LOOKS_PER_LEASE)
 
@@ -255,7 +260,7 @@ def _settled(runs: tuple[RunView, ...], before: Mapping[str, float], now: float)
 
 def _earliest(due: float | None, decisions: Decisions, refusals: Refusals, now: Moment) -> float:
     moments = [moment - now.ticks for moment in (decisions.next_at, refusals.next_at(now.ticks)) if moment is not None]
-    again = [LOOK_AGAIN_SECONDS] if decisions.lookups else []
+    again = [LOOK_AGAIN_SECONDS] if decisions.lookups or decisions.pointers else []
     return min((*moments, *again, *([due] if due is not None else [])), default=math.inf)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from dstack.ledger.archive import Archive, bring
 from dstack.ledger.cache import Cache
+from dstack.ledger.codediff import bring as bring_code
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.submit import create_repository
 from dstack.model import archive, refs
@@ -126,6 +127,9 @@ def test_an_archived_run_leaves_one_ref_and_is_read_again_whole(here: Place, tmp
     cache = Cache(tmp_path / "y", here.cache.url)
     bring(cache, found)
     assert all(cache.objects.has(oid) for oid in found.refs.values())
+    code = Cache(tmp_path / "z", here.cache.url)
+    bring_code(code, here.code, first, found.snapshot or "", archived=True)
+    assert code.objects.has(found.snapshot or "")
 
 
 def test_of_two_controllers_one_archives_and_the_other_changes_nothing(here: Place) -> None:

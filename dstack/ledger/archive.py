@@ -43,6 +43,7 @@ class Archive:
             path, cache.url, borrow=cache.borrow if self._local else cache.objects_folder, context=context
         )
         self._tip: str | None = None
+        self._indexed: str | None = None
         self._index: dict[str, dict[RunKey, str]] = {}
 
     def look(self) -> str | None:
@@ -56,14 +57,7 @@ class Archive:
 
     def keys(self) -> Mapping[RunKey, str]:
         """All runs that were there at the last look, with the ids of their summaries. Raises Invalid, Unavailable."""
-        found: dict[RunKey, str] = {}
-        if self._tip is None:
-            return found
-        days = dict(self._days(self._tip))
-        self._index = {oid: self._index.get(oid) or self._day(path, oid) for path, oid in sorted(days.items())}
-        for some in self._index.values():
-            found.update(some)
-        return found
+        return {key: oid for some in self._read_index().values() for key, oid in some.items()}
 
     def read(self, oid: str) -> ArchivedRun:
         """A summary by its id. Raises Invalid, Unavailable."""
@@ -74,7 +68,7 @@ class Archive:
 
     def find(self, key: RunKey) -> ArchivedRun | None:
         """The run of this key, as of the last look. Raises Invalid, Unavailable."""
-        oid = self.keys().get(key)
+        oid = next((some[key] for some in self._read_index().values() if key in some), None)
         return self.read(oid) if oid else None
 
     def add(self, runs: Sequence[ArchivedRun]) -> Pushed:
@@ -95,6 +89,15 @@ class Archive:
         gone |= {refs.snapshot(key): oid for key, oid in snapshots.items()}
         updates = [RefUpdate(refs.ARCHIVE, before, commit), *(RefUpdate(ref, oid, None) for ref, oid in gone.items())]
         return self.cache.push(updates, atomic=True)
+
+    def _read_index(self) -> Mapping[str, Mapping[RunKey, str]]:
+        """By the tree of each day; what is known of a day is not read again."""
+        if self._indexed != self._tip:
+            days = dict(self._days(self._tip)) if self._tip else {}
+            index = self._index
+            self._index = {oid: index.get(oid) or self._day(path, oid) for path, oid in sorted(days.items())}
+            self._indexed = self._tip
+        return self._index
 
     def _commit(self, runs: Sequence[ArchivedRun], before: str | None) -> str:
         objects = self.cache.objects
@@ -153,7 +156,7 @@ class Archive:
     def _broken(self, error: Exception) -> Unavailable:
         if not self._local:
             self.cache.renew()
-            self._tip, self._index = None, {}
+            self._tip, self._indexed, self._index = None, None, {}
         return Unavailable(f"the archive of {self.cache.url} can't be read: {error}")
 
 
@@ -190,11 +193,12 @@ def _with_files(objects: Objects, tree: str | None, files: _Files) -> str:
     return objects.write_tree(entries)
 
 
-def lines_of(found: Archive, keys: Iterable[tuple[RunKey, str]]) -> Iterator[ArchivedRun]:
-    """The summaries that can be read; what can't is passed over."""
-    for key, oid in keys:
+def summaries(found: Archive, keys: Iterable[RunKey]) -> Iterator[ArchivedRun]:
+    """Of these runs, as far as they can be read; what can't is passed over. Raises Unavailable."""
+    index = found.keys()
+    for key in keys:
         try:
-            run = found.read(oid)
+            run = found.read(index[key])
         except Invalid:
             continue
         if run.key == key:

@@ -25,17 +25,21 @@ class FileChange:
     deleted: int | None
 
 
-def bring(cache: Cache, code: CodeRepository, key: RunKey, snapshot: str) -> None:
-    """Have the snapshot of a run in the cache, with its history. Raises Failed where it is gone, Unavailable."""
+def bring(cache: Cache, code: CodeRepository, key: RunKey, snapshot: str, *, archived: bool = False) -> None:
+    """Have the snapshot of a run in the cache, with its history; of an archived one it is fetched by its id.
+
+    Raises Failed where it is gone, Unavailable.
+    """
     if _is_here(cache, snapshot):
         return
     cache.make_shallow(code.common / "shallow" if code.shallow else None)
     # What the user's repository has needn't come: our cache borrows from there.
     known = [f"--negotiation-tip={code.head}"] if cache.objects.has(code.head) else []
     options = ("--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--quiet")
-    what = f"+{refs.snapshot(key)}:{KEPT}/{snapshot}"
+    kept = f"{KEPT}/{snapshot}"
     context = replace(cache.context, timeout=SECONDS)
-    result = git.run(context, "fetch", *options, *known, "--", cache.url, what)
+    what = snapshot if archived else refs.snapshot(key)
+    result = git.run(context, "fetch", *options, *known, "--", cache.url, f"+{what}:{kept}")
     if result.status != 0:
         raise _explained(result, key, cache.url)
     if not _is_here(cache, snapshot):

@@ -140,13 +140,14 @@ def parse_path(path: str) -> RunKey | None:
 def newest(runs: Iterable[RunLine]) -> list[RunLine]:
     """Of several runs with one name, the one that was submitted last."""
     by_name: dict[str, RunLine] = {}
-    for run in sorted(runs, key=_submitted):
+    for run in sorted(runs, key=_age):
         by_name[run.run] = run
     return list(by_name.values())
 
 
-def _submitted(run: RunLine) -> float:
-    return run.submitted_at.timestamp() if run.submitted_at else 0.0
+def _age(run: RunLine) -> tuple[float, float]:
+    times = (run.submitted_at, run.finished_at)
+    return times[0].timestamp() if times[0] else 0.0, times[1].timestamp() if times[1] else 0.0
 
 
 def _ended_at(run: RunView) -> datetime:

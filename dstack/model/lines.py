@@ -11,6 +11,7 @@ from dstack.model.job import Job, Need, Reason
 from dstack.model.observation import BrokenRun, RunRecord
 from dstack.model.plan import PlannedJob
 from dstack.model.refs import RunKey
+from dstack.model.resuming import awaited
 from dstack.model.reuse import run_name
 from dstack.model.states import AttemptState, JobState, RunState, desired_of, job_status, run_reason, run_status
 from dstack.model.status import Status
@@ -62,7 +63,7 @@ class RunLine(msgspec.Struct, frozen=True, kw_only=True):
     """A run. `problem` is set for a branch that can't be read or is another repository's; `status` is then None.
 
     `overrides` are the variables that were given on the command line; `store` is where its bytes are, once planned;
-    `unreadable` are sentences about records of it that were passed over.
+    `unreadable` are sentences about records of it that were passed over. `archived`: it has left for the archive.
     """
 
     run: str
@@ -82,6 +83,7 @@ class RunLine(msgspec.Struct, frozen=True, kw_only=True):
     store: str | None = None
     only: str | None = None
     unreadable: tuple[str, ...] = ()
+    archived: bool = False
 
     @property
     def finished(self) -> bool:
@@ -100,7 +102,8 @@ class RunLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run_line(view: RunView) -> RunLine:
-    """The line of a run that could be read."""
+    """The line of a run that could be read. One that is to be resumed shows as if that were done."""
+    view = awaited(view)
     jobs = _job_lines(view)
     status = run_status(view.state, (job.status for job in jobs))
     if view.problem and not view.state.finished:
