@@ -10,6 +10,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -33,6 +34,7 @@ from dstack.model.observation import (
 )
 from dstack.model.pool import Capacity, Phase, RunnerState
 from dstack.model.refs import RunKey
+from dstack.model.resuming import why_not
 from dstack.model.runspec import Code, Desired, RunSpec, Wanted
 from dstack.model.status import Status
 from dstack.model.views import Viewer
@@ -104,6 +106,7 @@ class Simulation:
     stopping: bool = False
     drained: int = 0
     emptied: int = 0
+    resumed: int = 0
     _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
     _away: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -184,11 +187,13 @@ class Simulation:
         return {name: self.random.choice("1112") for name in "abcd"}
 
     def _stop(self, name: str) -> None:
-        record = self.remote.refs[refs.run_branch(name)][1]
+        _, record = self.remote.refs.get(refs.run_branch(name), ("", None))
         if not isinstance(record, RunRecord):
             return
         desired = self.random.choice([Desired.STOP, Desired.ABORT])
-        change: Change = SetWanted(run=name, wanted=Wanted(root=record.root, desired=desired))
+        change: Change = SetWanted(
+            run=name, wanted=msgspec.structs.replace(record.wanted, root=record.root, desired=desired)
+        )
         if self.random.random() < 0.15 and not self.stopping:
             change = DeleteRef(ref=refs.run_branch(name))
             self.deleted.add(name)
@@ -199,6 +204,25 @@ class Simulation:
         except Unavailable:
             self.deleted.discard(name)
             self.at(self.now + 5.0, lambda: self._stop(name))
+
+    def resume(self) -> None:
+        """A user has a run go on that has ended, if there is one, from what it saved or from nothing."""
+        ledger = self._ledger(Home(name="user", offset=0.0, make=self._controller), Faults())
+        try:
+            seen = ledger.observe()
+        except Unavailable:
+            return
+        views = [view for view in Viewer(self.remote.blobs.get).views(seen) if why_not(view) is None]
+        able = [view for view in views if view.wanted.generation == view.state.generation]
+        if not able or self.stopping:
+            return
+        view = self.random.choice(able)
+        clean = self.random.random() < 0.5
+        wanted = Wanted(root=view.root, generation=view.state.generation + 1, clean=clean)
+        with suppress(Unavailable):
+            ledger.commit([SetWanted(run=view.key.name, wanted=wanted)], seen, atomic=True)
+            self.resumed += 1
+            self.at(self.now + self.random.expovariate(1 / 30), lambda: self._stop(view.key.name))
 
     # daemons
 

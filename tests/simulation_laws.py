@@ -38,8 +38,8 @@ def broken_laws(remote: MemoryRemote, deleted: set[str], machines: Iterable[Mach
 
 def _job_laws(remote: MemoryRemote, key: RunKey, oid: str, history: list[Event]) -> Iterator[str]:
     ends = [event for event in history if isinstance(event, Finished | Reused)]
-    if len(ends) > 1:
-        yield f"finished {len(ends)} times in a generation"
+    if len({end.generation for end in ends}) < len(ends):
+        yield f"finished {len(ends)} times, in generations {[end.generation for end in ends]}"
     if [event.seq for event in history] != list(range(1, len(history) + 1)):
         yield "its note's numbers have gaps or doubles"
     numbers = [event.attempt for event in history if isinstance(event, Assigned)]
@@ -87,11 +87,11 @@ def _claim_laws(remote: MemoryRemote, key: RunKey, oid: str, history: list[Event
 
 
 def _one_at_a_time(history: list[Event]) -> Iterator[str]:
-    """Between two assignments stands a revocation, and behind the end nothing."""
+    """Between two assignments stands a revocation, and behind an end only another generation."""
     open_attempt: int | None = None
-    over = False
+    over = 0
     for event in history:
-        if over:
+        if isinstance(event, Assigned | Revoked | Finished | Reused) and event.generation <= over:
             yield f"something follows its end: {event}"
         if isinstance(event, Assigned):
             if open_attempt is not None:
@@ -100,7 +100,7 @@ def _one_at_a_time(history: list[Event]) -> Iterator[str]:
         elif isinstance(event, Revoked):
             open_attempt = None
         elif isinstance(event, Finished | Reused):
-            over = True
+            open_attempt, over = None, event.generation
 
 
 def _revoked(history: list[Event], attempt: int) -> bool:

@@ -35,6 +35,17 @@ def test_machines_are_drained_again_and_again_while_jobs_run_and_wait_there() ->
     assert emptied > 0
 
 
+def test_runs_are_stopped_and_resumed_again_and_again() -> None:
+    resumed = 0
+    for seed in range(8):
+        simulation = Simulation(seed)
+        for when in range(30, 330, 20):
+            simulation.at(when, simulation.resume)
+        assert simulation.play() == [], seed
+        resumed += simulation.resumed
+    assert resumed > 8
+
+
 def test_finished_jobs_stand_in_for_others() -> None:
     """What the laws say of reuse is said of something."""
     played = [Simulation(seed) for seed in range(30)]
