@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 import msgspec
 
+from cli.archived import find
 from cli.completing import complete_run
 from cli.following import Tails
 from cli.home import why_nobody_decides
 from cli.lines import RunLine
 from cli.log_text import LogPrinter, prefixes
-from cli.pick import pick, readable
+from cli.pick import readable
 from cli.question import confirm
 from cli.reading import Reader
 from cli.run_end import exit_code, followed_on
@@ -28,7 +29,7 @@ from dstack.model.runspec import Wanted
 from dstack.model.status import Status
 from dstack.model.world import RunView
 
-EXAMPLE = """\\b
+EXAMPLE = """\b
 Examples:
   dstack resume fast-rabbit-1 -f       # its stopped and failed jobs, from what they saved last
   dstack resume fast-rabbit-1 --clean  # the same jobs, from nothing"""
@@ -62,7 +63,11 @@ def command(  # noqa: PLR0913 (one for each option)
         raise click.UsageError(msg)
     reader = Reader(open_session(folder))
     seen = reader.session.poll()
-    picked = readable(pick(name, load_runs(reader.session, seen), jobs=False), reader.session.remote.name)
+    found = find(reader.session, seen, load_runs(reader.session, seen), name, jobs=False)
+    picked = readable(found, reader.session.remote.name)
+    if picked.run.archived:
+        msg = f"{picked.run.run} can't be resumed: it is archived; `dstack run --from {picked.run.run}` runs it again"
+        raise Invalid(msg)
     if not picked.exact and not yes:
         _ask(picked.run.run, name)
     before, wanted = _push(reader, picked.run.run, afresh=afresh)

@@ -115,3 +115,12 @@ def test_who_does_not_ask_does_not_read_the_archive(at: Desk, monkeypatch: pytes
     assert at.dstack("status", other).code == 0
     assert at.dstack("logs", other).code == 0
     assert name not in at.dstack("status", "-n", "5").out
+
+
+def test_an_archived_run_is_not_resumed_and_says_what_is_done_instead(at: Desk) -> None:
+    name = run(at, "sad")
+    archive_all(at)
+    answer = at.dstack("resume", name)
+    assert (answer.code, f"`dstack run --from {name}`" in answer.err) == (1, True)
+    assert at.dstack("run", "--from", name, "--local", "-y").code == 1  # its command fails again
+    assert [one["workflow"] for one in at.dstack("status", "--all", "--json").json] == ["sad", "sad"]
