@@ -1,15 +1,23 @@
 """The documentation: its commands run as they stand, its links lead somewhere, and its tables match the code."""
 
+import difflib
 import re
+import shlex
 import shutil
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from cli.index import COMMANDS
+from cli.main import dstack
+from cli.run import RunGroup
+from cli.run_options import run_options
+from cli.runner_door import runner
+from docs import generate
 from dstack.model import language
 from dstack.model.job import Reason
 from dstack.model.settings import Settings
@@ -20,7 +28,7 @@ from tests import console
 from tests.console import Session, Step
 from tests.installed import ROOT, search_path
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")])
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 SESSIONS = [
     pytest.param(session, id=f"{page.relative_to(ROOT)}:{number}")
@@ -73,6 +81,69 @@ def first_cells(page: str, heading: str) -> list[str]:
     section = (ROOT / page).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (.*?) \|", section, re.MULTILINE)
     return [word for cell in cells for word in re.findall(r"`([\w-]+)`|\b([A-Z]{4,})\b", cell) for word in word if word]
+
+
+@pytest.mark.parametrize("name", generate.pages())
+def test_the_generated_reference_is_up_to_date(name: str) -> None:
+    written, made = (generate.FOLDER / name).read_text(), generate.pages()[name]
+    changed = "\n".join(difflib.unified_diff(written.splitlines(), made.splitlines(), lineterm="", n=0))
+    assert not changed, f"run `python -m docs.generate`:\n{changed}"
+
+
+GUIDES = [*ROOT.glob("docs/guides/*.md"), ROOT / "docs" / "inside-git.md"]
+CONSOLE = re.compile(r"(?:^<!-- (tested|not run): .+? -->\n)?^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_a_block_of_a_guide_is_run_or_says_why_not(page: Path) -> None:
+    for mark, text in CONSOLE.findall(page.read_text()):
+        assert mark, f"neither tested nor `not run: <reason>`:\n{text}"
+
+
+def complaint(line: str, variables: str) -> str | None:
+    """What is wrong with a line that calls one of our commands: a command or option that there isn't."""
+    words = shlex.split(line, comments=True)
+    command: click.Command | None = dstack if words.pop(0) == "dstack" else runner
+    try:
+        while isinstance(command, click.Group) and not isinstance(command, RunGroup):
+            with click.Context(command) as ctx:
+                _, words, _ = command.make_parser(ctx).parse_args(words)
+                if not words:
+                    return None
+                _, command, words = command.resolve_command(ctx, words)
+        assert command is not None
+        if isinstance(command, RunGroup):  # the options of any workflow, and variables by their names
+            words = [word for word in words if not is_variable(word, variables)]
+            command = click.Command("run", params=run_options())
+        with click.Context(command) as ctx:
+            command.make_parser(ctx).parse_args(words)
+    except click.UsageError as error:
+        return f"{line}: {error.format_message()}"
+    return None
+
+
+def is_variable(word: str, variables: str) -> bool:
+    """Whether it is the flag of a variable that stands in this text."""
+    flag = re.fullmatch(r"--([\w-]+\.)?([\w-]+)(=.*)?", word)
+    return flag is not None and re.search(rf"\b{flag[2].replace('-', '_')}:", variables.replace("-", "_")) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_of_a_page_exist_run_or_not(page: Path) -> None:
+    text = page.read_text()
+    found = re.findall(r"^\$ ((?:dstack|dstack-runner)(?: .*)?)$", text.replace("\\\n", " "), re.MULTILINE)
+    variables = text + "".join(path.read_text() for path in ROOT.glob("examples/*/.dstack/*.yaml"))
+    lines = [re.split(r"\s[|>&<]|\s2>", line)[0] for line in found]
+    assert [wrong for line in lines if (wrong := complaint(line, variables))] == []
+
+
+def test_a_command_that_there_is_not_is_noticed() -> None:
+    assert complaint("dstack status --watch fast-rabbit-1", "") is None
+    assert complaint("dstack run train --lr 0.1 --local", "lr: 1") is None
+    assert "--rl" in (complaint("dstack run train --rl 0.1", "lr: 1") or "")
+    assert "--wach" in (complaint("dstack status --wach", "") or "")
+    assert "stauts" in (complaint("dstack stauts", "") or "")
+    assert "--laebl" in (complaint("dstack-runner config --laebl big", "") or "")
 
 
 def test_the_reference_has_every_key_and_no_other() -> None:
