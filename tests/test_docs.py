@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import click
 import pytest
@@ -17,7 +18,7 @@ from cli.main import dstack
 from cli.run import RunGroup
 from cli.run_options import run_options
 from cli.runner_door import runner
-from docs import generate
+from docs import generate, pictures
 from dstack.model import language
 from dstack.model.job import Reason
 from dstack.model.settings import Settings
@@ -74,6 +75,24 @@ def test_links_lead_somewhere(page: Path) -> None:
         linked = page.parent / target if target else page
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), f"{target}#{anchor}"
+
+
+def test_every_picture_is_shown_and_needs_nothing_from_elsewhere() -> None:
+    page = (ROOT / "docs" / "pictures.md").read_text()
+    drawn = {f"{name}-{width}.svg" for name in pictures.SHOWN for width in pictures.WIDTHS}
+    assert {path.name for path in pictures.FOLDER.iterdir()} == drawn
+    for name in drawn:
+        assert f"(pictures/{name})" in page
+        text = (pictures.FOLDER / name).read_text()
+        assert ET.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"  # noqa: S314 (our own)
+        assert "url(http" not in text
+
+
+def test_a_picture_is_what_a_terminal_shows() -> None:
+    drawn = pictures.picture("status", "\x1b[32mDONE\x1b[0m\r\n  waits\x1b[K\r\n", 80)
+    assert "dstack&#160;status" in drawn
+    assert re.search(r'x="24.4" [^>]*>waits<', drawn)
+    assert "\x1b" not in drawn
 
 
 def first_cells(page: str, heading: str) -> list[str]:
