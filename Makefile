@@ -5,6 +5,7 @@
 #               controller, runners and faults on a fake clock, with as many seeds as you like
 # make bench    print the benchmarks' medians, and what each may be at most (or least)
 # make format   let ruff format and mend what it can
+# make golden   write anew what is made from the code and committed; then read the difference
 # make clean    remove what was made here
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ BENCHMARKS := $(filter-out daemons transfer_tools,$(basename $(notdir $(wildcard
 INSTALLED := pyproject.toml .ci/venv examples/digits/requirements.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format-check lint types layers covered packages simulate bench format clean
+.PHONY: help demo test check golden format-check lint types layers covered packages simulate bench format clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -67,6 +68,10 @@ bench: $(VENV)/.test
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix --quiet .
+
+golden: $(VENV)/.dev
+	REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py tests/test_messages.py tests/test_json.py
+	$(BIN)/python -m docs.generate
 
 $(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(INSTALLED)
 	@.ci/venv "$(PYTHON)" $*

@@ -153,7 +153,7 @@ def _tell_more(runs: Sequence[RunLine], seen: Seen) -> None:
     if seen.repository is None:
         tell("dstack has not been set up for this repository yet: run `dstack init`, `dstack up` or a workflow")
     elif not runs:
-        tell("There are no runs yet: `dstack run --help` lists the workflows.")
+        tell("No run is here: `dstack run --help` lists the workflows, `dstack status --all` shows archived runs, too.")
 
 
 def _tell_odd(runs: Sequence[RunLine], shown: Sequence[RunLine], remote: str) -> None:

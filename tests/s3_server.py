@@ -74,7 +74,8 @@ class S3Server:
         config.write_text(json.dumps({"identities": [identity]}))
         ports = [f"-{name}.port{kind}={self.ports[name + kind]}" for name in _PORTS for kind in ("", ".grpc")]
         quiet = ("-webdav=false", "-admin.ui=false", "-metricsPort=0", "-master.telemetry=false")
-        none = ("-s3.port.iceberg=0", "-s3.port.lance=0")
+        # Each bucket takes some volumes; otherwise there are as many as would fill the disk, and that may be too few.
+        none = ("-s3.port.iceberg=0", "-s3.port.lance=0", "-volume.max=20000")
         here = ("-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.folder}", f"-s3.config={config}")
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
