@@ -1,5 +1,6 @@
 """What holds for every test: a home of its own, no network, and under CI nothing left out."""
 
+import logging
 import os
 import shutil
 from collections.abc import Generator
@@ -36,6 +37,18 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name, value in environment(folder).items():
         monkeypatch.setenv(name, value)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Generator[None]:
+    """A daemon started within a test logs to what is standard error then, and closed soon after."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    added = [one for one in root.handlers if one not in handlers and type(one) is logging.StreamHandler]
+    for one in added:
+        root.removeHandler(one)
+    root.setLevel(level)
 
 
 def environment(folder: Path) -> dict[str, str]:
