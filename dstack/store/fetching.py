@@ -16,11 +16,13 @@ from dstack.store import beneath
 from dstack.store.store import Store
 from dstack.store.workers import Workers
 
-PIECE = 1024 * 1024
+MIB = 1024 * 1024
+# Read and written at once: with pieces of a MiB the kernel takes several times as long to find room for them.
+PIECE = 4 * MIB
 # Of a large object, so much is fetched at once by each thread.
-PART = 16 * PIECE
+PART = 16 * MIB
 # What nobody wants between two members of a pack is read over rather than asking the store once more.
-GAP = PIECE
+GAP = MIB
 
 Count = Callable[[int], None]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from dstack.model.errors import DstackError, Failed, Invalid
 from dstack.model.manifest import Entry, Kind, Pack
 from dstack.store import beneath, fetching, paths
-from dstack.store.fetching import PIECE, Span
+from dstack.store.fetching import MIB, Span
 from dstack.store.parents import Parents
 from dstack.store.scanning import PART
 from dstack.store.store import Store
@@ -24,7 +24,7 @@ from dstack.store.workers import Workers
 MODES = 0o777
 OURS = 0o700
 # A larger object comes in parts, several at once.
-LARGE = 32 * PIECE
+LARGE = 32 * MIB
 _IN_THE_WAY = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY})
 
 
@@ -152,7 +152,7 @@ class _Files:
 
     def _digest(self, descriptor: int) -> str:
         digest, at = hashlib.sha256(), 0
-        while piece := os.pread(descriptor, PIECE, at):
+        while piece := os.pread(descriptor, MIB, at):
             digest.update(piece)
             at += len(piece)
             self._tally.add(0)

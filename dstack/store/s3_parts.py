@@ -121,7 +121,12 @@ def _is_same(there: "PartTypeDef", data: bytes) -> bool:
 
 def _sent(target: Target, upload_id: str, part: Part, data: bytes) -> "CompletedPartTypeDef":
     answer = target.client.upload_part(
-        Bucket=target.bucket, Key=target.name, UploadId=upload_id, PartNumber=part.number, Body=data
+        Bucket=target.bucket,
+        Key=target.name,
+        UploadId=upload_id,
+        PartNumber=part.number,
+        Body=data,
+        ChecksumCRC32=base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode(),
     )
     return _completed(part.number, answer)
 
