@@ -22,9 +22,11 @@ from cli.lines import JobLine
 from cli.log_text import LogPrinter
 from dstack.model import keys
 from dstack.model.job import Job, Resources, job_oid
+from dstack.model.s3_place import parse_place
 from dstack.store.lines import Line
 from dstack.store.location import open_store
 from dstack.store.log_reader import LogReader
+from dstack.store.s3_client import client_of
 from tests.daemons import REPOSITORY, Pool
 from tests.duties import a_job
 from tests.job_lines import running
@@ -236,7 +238,8 @@ def counted(made: Pool) -> list[int]:
     def note(**_: object) -> None:
         count[0] += 1
 
-    made.store._client.meta.events.register("before-send.s3", note)  # type: ignore[attr-defined]  # noqa: SLF001 (counts)
+    client, _ = client_of(parse_place(made.store.url))
+    client.meta.events.register("before-send.s3", note)
     return count
 
 

@@ -30,7 +30,7 @@ def find(session: Session, seen: Seen, runs: Sequence[RunLine], word: str, *, jo
     if not word or any(one.exact for one in here):
         return pick(word, runs, jobs=jobs)
     archive = open_archive(session)
-    keys = archive.keys()
+    keys = archive.runs()
     exact = [key for key in keys if word in (key.name, str(key))]
     near = exact or [key for key in keys if key.name.startswith(word)][:SOME]
     lines = newest(_line(run, seen) for run in summaries(archive, near))
@@ -44,7 +44,7 @@ def find(session: Session, seen: Seen, runs: Sequence[RunLine], word: str, *, jo
 def archived_lines(archive: Archive, seen: Seen) -> list[RunLine]:
     """All of them, but those that aren't gone yet."""
     there = {name for ref in seen.found if (name := refs.parse_run_branch(ref))}
-    keys = [key for key in archive.keys() if key.name not in there or not _is_here(seen, key)]  # noqa: SIM118 (a method)
+    keys = [key for key in archive.runs() if key.name not in there or not _is_here(seen, key)]
     return [_line(run, seen) for run in summaries(archive, keys)]
 
 

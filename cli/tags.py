@@ -59,7 +59,7 @@ def command(folder: Path, *, as_json: bool) -> None:
     runs = {run.root: run for run in load_runs(session, seen) if run.root}
     if any(oid not in runs for oid in known_tags(seen).values()):
         archive = open_archive(session)
-        tagged_keys = {key for key in archive.keys() if _is_tagged(seen, key)}  # noqa: SIM118 (a method)
+        tagged_keys = {key for key in archive.runs() if _is_tagged(seen, key)}
         runs = {run.line.root: run.line for run in summaries(archive, tagged_keys)} | runs
     lines = [_line(session, seen, runs, tag) for tag in known_tags(seen)]
     if as_json:

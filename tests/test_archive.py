@@ -117,7 +117,7 @@ def test_an_archived_run_leaves_one_ref_and_is_read_again_whole(here: Place, tmp
     sh(remote, "fsck", "--connectivity-only")
     reader = apart(Place(here.code, Cache(tmp_path / "x/cache", here.cache.url), here.ledger))
     assert reader.look() == sh(remote, "rev-parse", refs.ARCHIVE)
-    assert set(reader.keys()) == {first, second}
+    assert set(reader.runs()) == {first, second}
     found = reader.find(first)
     assert found is not None
     assert (found.line.status, found.line.run, found.folder) == (Status.DONE, "fast-fox-1", "2026/11/22")
@@ -182,7 +182,7 @@ def test_what_is_written_twice_is_there_once(here: Place, tmp_path: Path) -> Non
     assert apart(here).add(due(here.ledger)).won
     reader = apart(here)
     reader.look()
-    assert set(reader.keys()) == {key}
+    assert set(reader.runs()) == {key}
 
 
 def test_a_push_takes_so_many_runs_and_no_more(here: Place) -> None:

@@ -55,7 +55,7 @@ class Archive:
             self._tip = self.cache.objects.refs().get(refs.ARCHIVE)
         return self._tip
 
-    def keys(self) -> Mapping[RunKey, str]:
+    def runs(self) -> Mapping[RunKey, str]:
         """All runs that were there at the last look, with the ids of their summaries. Raises Invalid, Unavailable."""
         return {key: oid for some in self._read_index().values() for key, oid in some.items()}
 
@@ -195,7 +195,7 @@ def _with_files(objects: Objects, tree: str | None, files: _Files) -> str:
 
 def summaries(found: Archive, keys: Iterable[RunKey]) -> Iterator[ArchivedRun]:
     """Of these runs, as far as they can be read; what can't is passed over. Raises Unavailable."""
-    index = found.keys()
+    index = found.runs()
     for key in keys:
         try:
             run = found.read(index[key])
