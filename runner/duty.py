@@ -117,9 +117,10 @@ def react(duty: Duty, now: Moment) -> tuple[Duty, tuple[Action, ...]]:
     """What is to be done now, and the duty with that under way."""
     steps = [_next(_caused(held, duty, now), now) for held in duty.held.values()]
     left = {held.key: held for held, _ in steps if not (held.gone and held.discarded)}
-    begun = _begun(replace(duty, held=left), now) if duty.taking and not duty.interrupted else {}
+    known = replace(duty, held=left)
+    begun = _begun(known, now) if duty.taking and not duty.interrupted else {}
     actions = [action for _, action in steps if action] + [Prepare(held=held) for held in begun.values()]
-    return replace(duty, held={**left, **begun}), tuple(actions)
+    return replace(known, held={**left, **begun}) if begun else known, tuple(actions)
 
 
 def next_at(duty: Duty) -> float | None:
@@ -130,8 +131,10 @@ def next_at(duty: Duty) -> float | None:
 def _reassigned(held: Held, given: Given | None, *, whole: bool) -> Held:
     if given is None or (given.attempt.instance, given.attempt.nonce) != (held.attempt.instance, held.attempt.nonce):
         return replace(held, gone=held.gone or whole)
-    known = replace(held, started_known=held.started_known or given.started, attempt=given.attempt)
-    return replace(known, ended_known=held.ended_known or given.ended is not None)
+    started, ended = held.started_known or given.started, held.ended_known or given.ended is not None
+    if (started, ended) == (held.started_known, held.ended_known) and given.attempt == held.attempt:
+        return held
+    return replace(held, started_known=started, ended_known=ended, attempt=given.attempt)
 
 
 def _caused(held: Held, duty: Duty, now: Moment) -> Held:

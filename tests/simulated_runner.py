@@ -314,12 +314,14 @@ class SimulatedRunner:
     def _lines(self, held: Held) -> tuple[events.Event, ...]:
         if held.gone or self.seen is None:
             return ()
-        count = self._note(self.seen, held.attempt.run, held.oid).lines
         lines: list[events.Event] = []
         if held.times.running and not held.started_known:
             lines.append(beginning(held))
         if held.ended and not held.ended_known:
             lines.append(held.ended)
+        if not lines:
+            return ()
+        count = self._note(self.seen, held.attempt.run, held.oid).lines
         return tuple(
             type(line)(**{**{name: getattr(line, name) for name in line.__struct_fields__}, "seq": count + number})
             for number, line in enumerate(lines, 1)
