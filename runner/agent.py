@@ -23,10 +23,12 @@ from runner.journal import Journal
 from runner.lanes import Lane
 from runner.leaving import Leaving, Way, announced, asked, dropped, is_over, recalled
 from runner.lookout import Lookout
+from runner.mishaps import Fact
 from runner.profile import Profile
 from runner.registering import Step
 from runner.reports import Report
-from runner.works import Fact, Tools, Works
+from runner.tools import Tools
+from runner.works import Works
 
 LOG = logging.getLogger(__name__)
 
@@ -164,7 +166,7 @@ class Agent:
     def _decide(self, now: Moment) -> None:
         taking = self._mail.registered and self._leaving is None and not self.lookout.pause
         paused = frozenset(self.lookout.pauses)
-        self._duty = replace(self._duty, taking=taking, paused=paused, found=self.works.found)
+        self._duty = replace(self._duty, taking=taking, paused=paused, found=self.works.leftovers.found)
         self._duty, actions = react(self._duty, now)
         try:
             self._journal.save(self._duty.held, now.ticks)

@@ -26,7 +26,7 @@ class Lookout:
         self._guard = Guard(keep=keep)
         self._sweep_at = 0.0
         self.pauses = works.pauses
-        works.find_gpus()
+        works.leftovers.find_gpus()
 
     @property
     def pause(self) -> str:
@@ -39,15 +39,15 @@ class Lookout:
             self._look_at_disk(held, now)
         before, self.pauses = self.pauses, self._works.pauses
         if before.keys() - self.pauses.keys():
-            self._works.find_gpus()
+            self._works.leftovers.find_gpus()
         if self.tidied.is_set() and now >= self._sweep_at:
             self._sweep_at = now + SWEEP_SECONDS
-            self._works.remove_orphans(held)
+            self._works.leftovers.remove_orphans(held)
 
     def tidy(self, held: Mapping[str, Held], now: float) -> None:
         """Once, when all that is assigned was read: remove what nobody holds."""
         if not self.tidied.is_set():
-            self._works.remove_leftovers(held)
+            self._works.leftovers.remove_all(held)
             self.tidied.set()
             self._sweep_at = now + SWEEP_SECONDS
 
@@ -56,4 +56,4 @@ class Lookout:
         if bool(before.pause) != bool(self._guard.pause):
             LOG.warning("%s", f"no job is begun: {self._guard.pause}" if self._guard.pause else "jobs are begun again")
         if self._guard.sweep:
-            self._works.free_space(held)
+            self._works.leftovers.free_space(held)

@@ -39,7 +39,7 @@ from runner.profile import Profile
 from runner.reports import Pace, pace_of
 from runner.statefolder import forget_drain, is_asked_to_drain, locked
 from runner.supplied import supply_of
-from runner.works import Tools
+from runner.tools import Tools
 from runner.workspace import Workspaces
 
 LOG = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ from runner.lanes import Inline
 from runner.profile import Profile
 from runner.reports import Pace
 from runner.supplied import Supply
-from runner.works import Tools
+from runner.tools import Tools
 from tests.duties import BEGINNING, CAPACITY, REPOSITORY, RUN, wanting
 
 NAME = "quick-owl"

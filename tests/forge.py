@@ -27,7 +27,7 @@ from runner.folders import Folders
 from runner.journal import Journal
 from runner.lanes import Inline
 from runner.profile import Profile
-from runner.works import Tools
+from runner.tools import Tools
 from tests.agents import FakeExecutor
 from tests.duties import BEGINNING, REPOSITORY
 

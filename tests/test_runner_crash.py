@@ -147,10 +147,10 @@ def test_orphans_are_removed_when_they_were_nobodys_twice(office: Office) -> Non
     orphan, other = office.folder / "attempts" / "0123456789ab.3", office.folder / "attempts" / "0123456789ab.4"
     works, held = office.agent.works, office.agent.held
     orphan.mkdir()
-    works.remove_orphans(held)
+    works.leftovers.remove_orphans(held)
     assert orphan.exists()
     other.mkdir()
-    works.remove_orphans(held)
+    works.leftovers.remove_orphans(held)
     assert (orphan.exists(), other.exists()) == (False, True)
     assert {path.name for path in (office.folder / "attempts").iterdir()} == {other.name, *office.agent.held}
 
