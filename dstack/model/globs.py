@@ -1,4 +1,4 @@
-"""Globs of `repo.include`: which files of the repository a workflow depends on.
+"""Globs: which files of the repository a workflow depends on, and which names and paths start one.
 
 Paths from the top of the repository. `*`, `?` and `[…]` stay within one name, `**` stands for any folders; a glob that
 names a folder takes all that is in it.
@@ -39,13 +39,16 @@ def glob_problem(text: str) -> str:
     return found or next((problem for part in parts if (problem := _bracket_problem(part))), "")
 
 
-def matcher(globs: Iterable[str]) -> Callable[[str], bool]:
-    """Whether a file's path (from the top, `/` between names) is meant by a glob; without globs every file is."""
-    patterns = [_pattern(glob) for glob in globs]
+def matcher(globs: Iterable[str], *, whole: bool = False) -> Callable[[str], bool]:
+    """Whether a file's path (from the top, `/` between names) is meant by a glob; without globs every file is.
+
+    `whole`: a glob means what it spells alone, not what lies below it.
+    """
+    patterns = [_pattern(glob, "" if whole else "(?:/.*)?") for glob in globs]
     if not patterns:
         return lambda _path: True
-    whole = re.compile("|".join(patterns), re.DOTALL)
-    return lambda path: whole.fullmatch(path) is not None
+    any_of = re.compile("|".join(patterns), re.DOTALL)
+    return lambda path: any_of.fullmatch(path) is not None
 
 
 def _bracket_problem(part: str) -> str:
@@ -71,10 +74,10 @@ def _class(negated: str, inner: str) -> str:
     return f"(?!/)[{'^' if negated else ''}{escaped}]"
 
 
-def _pattern(glob: str) -> str:
+def _pattern(glob: str, below: str) -> str:
     parts = [part for part in glob.split("/") if part not in {"", "."}]
     texts = [r"(?:[^/]+/)*" if part == "**" else f"{_name(part)}/" for part in parts[:-1]]
-    last = r".+" if parts[-1] == "**" else f"{_name(parts[-1])}(?:/.*)?"
+    last = r".+" if parts[-1] == "**" else f"{_name(parts[-1])}{below}"
     return "".join([*texts, last])
 
 

@@ -1,7 +1,15 @@
 """Names for runs and runners that people can say: `adjective-animal-N`."""
 
+import re
 from collections.abc import Collection
 from itertools import count
+
+from dstack.model.runspec import Trigger
+
+MOST_WORKFLOW = 24
+MOST_PLACE = 20
+
+_NOT_NAMED = re.compile(r"[^a-z0-9]+")
 
 ADJECTIVES = tuple(
     """able agile airy amber apt bold brave breezy bright brisk calm candid cheery chirpy clear clever cosy crisp
@@ -21,3 +29,18 @@ def new_name(adjective: int, animal: int, taken: Collection[str]) -> str:
     """The pair that two random numbers (of any size) choose, with the first number that is free among `taken`."""
     pair = f"{ADJECTIVES[adjective % len(ADJECTIVES)]}-{ANIMALS[animal % len(ANIMALS)]}"
     return next(name for n in count(1) if (name := f"{pair}-{n}") not in taken)
+
+
+def triggered_name(workflow: str, trigger: Trigger, number: int = 1) -> str:
+    """The name of a run that a trigger starts, always the same: `train-main-3f2a9c10`, `train-pr-12-…`.
+
+    `number` is 2, 3, … where the names before are taken by runs of other keys.
+    """
+    where = f"pr-{trigger.pull}" if trigger.pull is not None else trigger.slot or trigger.ref.split("/", 2)[-1]
+    end = f"-{trigger.key[:8]}" + (f"-{number}" if number > 1 else "")
+    start = "-".join(filter(None, (_slug(workflow, MOST_WORKFLOW), _slug(where, MOST_PLACE))))
+    return f"{start}{end}"
+
+
+def _slug(text: str, most: int) -> str:
+    return _NOT_NAMED.sub("-", text.lower())[:most].strip("-")

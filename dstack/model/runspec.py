@@ -29,6 +29,40 @@ class Via(StrEnum):
     API = "api"
 
 
+class TriggerEvent(StrEnum):
+    """What happened to the code, or on the clock."""
+
+    PUSH = "push"
+    TAG = "tag"
+    PULL_REQUEST = "pull-request"
+    SCHEDULE = "schedule"
+
+    @property
+    def via(self) -> Via:
+        """What made the run: a tag is pushed, too."""
+        return Via.PUSH if self is TriggerEvent.TAG else Via(self.value)
+
+
+class Trigger(Value, frozen=True, kw_only=True):
+    """What started the run, where no user did.
+
+    `ref`: the full ref in the code remote, or `schedule/<workflow>`. `commit` is where it was then, and `before` where
+    it was when it was last looked at, if it was there. `slot`: the time of the schedule, RFC 3339 in UTC. `key` is one
+    for every run that is to be made (DESIGN section 11). `by`: whom the commit names, as `Name <mail>`. `pull`: the
+    number of the pull request; `fork`: its head is in no branch of the repository.
+    """
+
+    event: TriggerEvent
+    ref: str
+    before: str | None = None
+    commit: str
+    slot: str | None = None
+    key: str
+    by: str = ""
+    pull: int | None = None
+    fork: bool = False
+
+
 class Options(Value, frozen=True, kw_only=True):
     """How the run is to be treated. A higher `priority` goes first. `only`: the one runner it may use (`--local`)."""
 
@@ -86,6 +120,7 @@ class RunSpec(Value, frozen=True, kw_only=True):
     submitted_by: str
     submitted_at: Utc
     via: Via = Via.CLI
+    trigger: Trigger | None = None
     options: Options = Options()
     nonce: str
 

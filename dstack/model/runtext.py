@@ -12,7 +12,7 @@ from dstack.model.codec import convert
 from dstack.model.document import Mapping, Node, Scalar, Sequence, parse_document
 from dstack.model.errors import Invalid
 from dstack.model.problems import START, Misread, Problems, shown
-from dstack.model.runspec import Desired, RunSpec, Wanted
+from dstack.model.runspec import Desired, RunSpec, Trigger, Wanted
 from dstack.model.yaml_text import yaml_text
 
 PATH = "run.yaml"
@@ -24,9 +24,10 @@ T = TypeVar("T")
 _MAX_DEPTH = 5
 _MAX_KEY = 200  # YAML takes 1024 characters for a key that stands before its value
 _ORDER = ("version", "repository", "run", "workflow", "root", "desired", "jobs", "generation", "variables", "matrix")
-_INTEGERS = frozenset({"version", "planner", "generation", "options.priority"})
-_BOOLEANS = frozenset({"options.cache", "clean"})
+_INTEGERS = frozenset({"version", "planner", "generation", "options.priority", "trigger.pull"})
+_BOOLEANS = frozenset({"options.cache", "clean", "trigger.fork"})
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
+_KEY = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _JOB = re.compile(r"[0-9a-f]{12}", re.ASCII)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
@@ -119,11 +120,20 @@ def _check_spec(spec: RunSpec) -> None:
     _check_form("repository", spec.repository, _REPOSITORY)
     _check_form("code.commit", spec.code.commit, _OID)
     _check_form("code.snapshot", spec.code.snapshot, _OID)
+    if spec.trigger is not None:
+        _check_trigger(spec.trigger)
     _check_least("planner", spec.planner)
     if abs(spec.options.priority) > 1_000_000:  # noqa: PLR2004 - far beyond use, far from overflow
         msg = f"{PATH}: options.priority must lie between -1000000 and 1000000"
         raise Invalid(msg)
     _check_keys(spec.environment, spec.matrix, spec.variables, *spec.variables.values(), *spec.sweeps.values())
+
+
+def _check_trigger(trigger: Trigger) -> None:
+    _check_form("trigger.key", trigger.key, _KEY)
+    _check_form("trigger.commit", trigger.commit, _OID)
+    if trigger.before is not None:
+        _check_form("trigger.before", trigger.before, _OID)
 
 
 def _check_wanted(wanted: Wanted) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from dstack.model.errors import Invalid
 from dstack.model.job import Pull, Resources, Retry, Shell, Volume
 from dstack.model.problems import nearest, shown
+from dstack.model.triggers import Triggers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class Workflow:
     texts of their values, in the order of the file; of their combinations those that agree with one of
     `matrix_exclude` are left out, and `matrix_include` adds some, as written. `artifacts` are relative to
     `working_dir`, or absolute; `saves` maps some of them to seconds. `include`: globs of the repository's files that
-    it depends on; empty: all.
+    it depends on; empty: all. `on`: what starts it by itself.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Workflow:
     max_parallel: int | None = None
     cache: bool = True
     labels: tuple[str, ...] = ()
+    on: Triggers = field(default_factory=Triggers)
 
     @property
     def matrix_names(self) -> tuple[str, ...]:

@@ -1,0 +1,202 @@
+"""`refs/dstack/seen`: what triggers remember of the code remote, as the files of a git tree (DESIGN sections 3, 11).
+
+`heads/<branch>`, `tags/<tag>`, `pulls/<n>`: the last commit that was evaluated; `schedule/<workflow>.<digest>`: the
+last slot. `troubles/<path of one of these>`: what kept its last event from starting what it should.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from dstack.model.codec import Value, decode, encode
+from dstack.model.errors import Invalid
+from dstack.model.problems import shown
+from dstack.model.triggers import Schedule
+
+MAX_SEEN = 300_000
+MAX_PATH = 1000  # bytes
+MOST_REFUSALS = 3
+
+HEADS = "heads/"
+TAGS = "tags/"
+SCHEDULES = "schedule/"
+
+_PULLS = "pulls/"
+_TROUBLES = "troubles/"
+_KINDS = {"refs/heads/": HEADS, "refs/tags/": TAGS}
+_MAX_TROUBLE = 16 * 1024
+_MAX_REASON = 1000
+_MAX_NAMED = 100
+_MOST_FAULTS = 20
+_REMEMBERED = re.compile(r"heads/.|tags/.|pulls/[0-9]{1,12}$", re.ASCII | re.DOTALL)
+_OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
+_SCHEDULE = re.compile(r"schedule/([a-z0-9-]{1,63})\.[0-9a-f]{12}", re.ASCII)
+_PULL = re.compile(r"refs/(?:(?:pull|merge-requests)/([0-9]{1,12})/head|pull-requests/([0-9]{1,12})/from)", re.ASCII)
+
+
+class Trouble(Value, frozen=True, kw_only=True):
+    """Why an event started nothing, or not all. `mark`: its commit or slot. `refusals`: how often the remote refused.
+
+    With fewer than MOST_REFUSALS it is tried again: the mark of the path has not moved.
+    """
+
+    mark: str
+    reason: str
+    refusals: int = 0
+    workflows: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, mark: str, reason: str, *, refusals: int = 0, workflows: Iterable[str] = ()) -> "Trouble":
+        """One that can be written: a reason (the remote's words, a file's problems) is made one bounded line."""
+        line = "".join(letter if letter.isprintable() else " " for letter in reason)
+        named = tuple(sorted(set(workflows)))[:_MAX_NAMED]
+        return cls(mark=mark, reason=" ".join(line.split())[:_MAX_REASON], refusals=refusals, workflows=named)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is remembered. `oid` is the commit it stands in; None: not written yet.
+
+    `unreadable`: paths whose text made no sense. What is there now is recorded for them, and nothing fires.
+    """
+
+    oid: str | None = None
+    marks: Mapping[str, str] = field(default_factory=dict)
+    troubles: Mapping[str, Trouble] = field(default_factory=dict)
+    unreadable: frozenset[str] = frozenset()
+    faults: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A change of what is remembered: paths with their new mark or trouble, None: forgotten."""
+
+    marks: Mapping[str, str | None] = field(default_factory=dict)
+    troubles: Mapping[str, Trouble | None] = field(default_factory=dict)
+
+    def files(self) -> dict[str, bytes | None]:
+        """What changes in the tree: path → content, None: removed."""
+        marks = {path: f"{mark}\n".encode() if mark else None for path, mark in self.marks.items()}
+        troubles = {f"{_TROUBLES}{path}": encode(one) if one else None for path, one in self.troubles.items()}
+        return {**marks, **troubles}
+
+    def applied(self, seen: Seen, oid: str | None = None) -> Seen:
+        """The memory after this; `oid`: the commit it was written to."""
+        gone = {path for path, mark in self.marks.items() if mark is None}
+        marks = {**seen.marks, **{path: mark for path, mark in self.marks.items() if mark is not None}}
+        troubles = {**seen.troubles, **{path: one for path, one in self.troubles.items() if one is not None}}
+        settled = {path for path, one in self.troubles.items() if one is None}
+        return replace(
+            seen,
+            oid=oid,
+            marks={path: mark for path, mark in marks.items() if path not in gone},
+            troubles={path: one for path, one in troubles.items() if path not in settled},
+            unreadable=seen.unreadable - self.marks.keys(),
+        )
+
+
+def joined(moves: Iterable[Move]) -> Move:
+    """All of them as one; of two that touch one path the later counts."""
+    marks: dict[str, str | None] = {}
+    troubles: dict[str, Trouble | None] = {}
+    for move in moves:
+        marks.update(move.marks)
+        troubles.update(move.troubles)
+    return Move(marks=marks, troubles=troubles)
+
+
+def to_files(seen: Seen) -> dict[str, bytes]:
+    """The whole tree of a memory: path → content."""
+    found = Move(marks=seen.marks, troubles=seen.troubles).files()
+    return {path: content for path, content in found.items() if content is not None}
+
+
+def from_files(files: Mapping[str, bytes], oid: str | None = None) -> Seen:
+    """Parse a tree. What makes no sense stands in `unreadable` and `faults`. Raises Invalid where it is too large."""
+    if len(files) > MAX_SEEN:
+        msg = f"the memory of triggers has {len(files)} entries; at most {MAX_SEEN} are read: delete refs/dstack/seen"
+        raise Invalid(msg)
+    marks: dict[str, str] = {}
+    troubles: dict[str, Trouble] = {}
+    unreadable: set[str] = set()
+    faults: list[str] = []
+    for path, content in files.items():
+        about = path.removeprefix(_TROUBLES)
+        try:
+            if about == path:
+                marks[path] = _mark(path, content)
+            else:
+                troubles[about] = _trouble(about, content)
+        except Invalid as error:
+            if about == path:
+                unreadable.add(path)
+            if len(faults) < _MOST_FAULTS:
+                faults.append(str(error))
+    return Seen(oid=oid, marks=marks, troubles=troubles, unreadable=frozenset(unreadable), faults=tuple(faults))
+
+
+def path_of(ref: str) -> str | None:
+    """Where a ref of the code remote is remembered; None where it isn't one that can start anything, or is ours."""
+    if pull := _PULL.fullmatch(ref):
+        return f"{_PULLS}{int(pull[1] or pull[2])}"
+    for prefix, kind in _KINDS.items():
+        name = ref.removeprefix(prefix)
+        if name != ref:
+            return f"{kind}{name}" if not name.startswith("dstack/") and _is_path(name) else None
+    return None
+
+
+def pull_of(path: str) -> int | None:
+    """The number of the pull request that is remembered here; None where it is something else."""
+    number = path.removeprefix(_PULLS)
+    return int(number) if number != path else None
+
+
+def schedule_path(workflow: str, schedule: Schedule) -> str:
+    """Where a schedule of a workflow is remembered: another cron or zone is another schedule."""
+    digest = hashlib.sha256(encode([schedule.cron, schedule.zone])).hexdigest()[:12]
+    return f"{SCHEDULES}{workflow}.{digest}"
+
+
+def slot_text(slot: datetime) -> str:
+    """A slot as it is remembered: RFC 3339 in UTC, to the second."""
+    return slot.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def slot_time(text: str) -> datetime:
+    """Inverse of `slot_text`."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def _mark(path: str, content: bytes) -> str:
+    text = content[:_MAX_TROUBLE].decode("ascii", "replace").removesuffix("\n")
+    schedule = _SCHEDULE.fullmatch(path)
+    known = schedule or (_REMEMBERED.match(path) and _is_path(path))
+    if not known or not (_is_slot(text) if schedule else _OID.fullmatch(text)):
+        msg = f"refs/dstack/seen: {shown(path)} holds {shown(text)}, which makes no sense; what is there now is taken"
+        raise Invalid(msg)
+    return text
+
+
+def _is_slot(text: str) -> bool:
+    try:
+        return slot_text(slot_time(text)) == text
+    except ValueError:
+        return False
+
+
+def _trouble(about: str, content: bytes) -> Trouble:
+    found = decode(content, Trouble, f"refs/dstack/seen: {_TROUBLES}{shown(about)}", limit=_MAX_TROUBLE)
+    if not _is_path(about) or not all(map(str.isprintable, (found.mark, found.reason, *found.workflows))):
+        msg = f"refs/dstack/seen: {_TROUBLES}{shown(about)} makes no sense"
+        raise Invalid(msg)
+    return found
+
+
+def _is_path(name: str) -> bool:
+    try:
+        return bool(name) and len(name.encode()) <= MAX_PATH
+    except UnicodeEncodeError:
+        return False
