@@ -14,7 +14,8 @@ from dstack.store.heartbeats import delete_runner
 from runner.config import read_config, state_folder
 from runner.journal import instance_of
 from runner.machine import detected
-from runner.main import RunnerDaemon, RunnerParts
+from runner.main import RunnerDaemon
+from runner.parts import RunnerParts
 
 
 def runner_daemon(session: Session, seen: Seen, name: str, folder: Path, *, private: bool = False) -> RunnerDaemon:

@@ -14,7 +14,8 @@ from cli.terminal import say
 from dstack.ledger.remote import find_remote
 from dstack.model.errors import Invalid
 from runner.config import read_config, state_folder
-from runner.main import RunnerDaemon, parts_of
+from runner.main import RunnerDaemon
+from runner.parts import parts_of
 
 EXAMPLE = """\b
 Examples:

@@ -1,92 +1,19 @@
-"""The runner's composition root: a ledger in git, stores, executors, the clock, and what wakes the agent."""
+"""The runner as a daemon: its agent, what wakes it, and what another process asked of it."""
 
 import logging
-import os
-import platform
-import secrets
 import threading
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import lru_cache, partial
-from pathlib import Path
+from collections.abc import Callable
 
-from dstack import __version__
-from dstack.ledger.cache import Cache
-from dstack.ledger.gitledger import GitLedger
-from dstack.ledger.ledger import Ledger
-from dstack.ledger.remote import Remote
-from dstack.ledger.telling import Telling, nobody
+from dstack.ledger.telling import nobody
 from dstack.ledger.waking import Loop
 from dstack.model.bucket import POLL_SECONDS
-from dstack.model.errors import Failed, Unavailable
-from dstack.model.pool import Capacity, Registration
-from dstack.model.world import Moment
-from dstack.store.location import default_url, open_store
-from dstack.store.store import Store
+from dstack.model.errors import Failed
 from runner.agent import Agent
-from runner.caches import Caches
-from runner.codecache import CodeCache
-from runner.config import RunnerConfig
-from runner.disk import space_of
-from runner.executor import Executor
-from runner.folders import Folders
-from runner.journal import Journal, instance_of
-from runner.lanes import Threads
-from runner.process import ProcessExecutor
-from runner.profile import Profile
-from runner.reports import Pace, pace_of
-from runner.statefolder import forget_drain, is_asked_to_drain, locked
-from runner.supplied import supply_of
-from runner.tools import Tools
-from runner.workspace import Workspaces
+from runner.composing import agent_of
+from runner.parts import RunnerParts
+from runner.statefolder import forget_drain, is_asked_to_drain, locked, remember
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunnerParts:
-    """What a runner is made of. `folder` is its state folder; `remote` the state remote.
-
-    `store`: the URL where the shared settings name none. `private`: for the one run that names it. `poll` in seconds,
-    and `pace`: None means by how the remote is reached. `keep_free` in bytes, see `runner.disk`. `volumes`: folders by
-    name. `secrets`: whose folder the secrets are in, where it isn't its own; `lent`: an environment that has more.
-    `caches`: where these are, if other runners share them.
-    """
-
-    folder: Path
-    remote: Remote
-    name: str
-    capacity: Capacity
-    executors: tuple[str, ...]
-    labels: tuple[str, ...] = ()
-    store: str | None = None
-    private: bool = False
-    takeover: bool = False
-    keep_free: int | None = None
-    poll: float | None = None
-    pace: Pace | None = None
-    volumes: Mapping[str, str] = field(default_factory=dict)
-    interruptible: bool = False
-    secrets: Path | None = None
-    caches: Path | None = None
-    lent: Mapping[str, str] = field(default_factory=dict)
-
-
-def parts_of(config: RunnerConfig, folder: Path, remote: Remote) -> RunnerParts:
-    """What a configured runner is made of."""
-    return RunnerParts(
-        folder=folder,
-        remote=remote,
-        name=config.name,
-        capacity=config.capacity,
-        executors=config.executors,
-        labels=config.labels,
-        keep_free=config.keep_free,
-        volumes=config.volumes,
-        interruptible=config.interruptible,
-    )
 
 
 class RunnerDaemon:
@@ -106,7 +33,7 @@ class RunnerDaemon:
     def run(self) -> None:
         """Until shut down. Raises Failed where it can't be a runner, or is one no more; Unavailable, Invalid."""
         with locked(self._parts.folder):
-            agent = self._agent = self._make()
+            agent = self._agent = agent_of(self._parts, self._poke, self._told)
             agent.lookout.tidied = self.tidied
             _keep_name(self._parts, agent)
             if self._wishes_drain:
@@ -172,80 +99,6 @@ class RunnerDaemon:
         if self._agent is not None:
             self._agent.poke()
 
-    def _make(self) -> Agent:
-        parts = self._parts
-        remote, place = parts.remote, parts.folder / "cache"
-        ledger = Telling(GitLedger(Cache(place, remote.url, context=remote.context(place))))
-        ledger.told = self._told
-        repository = _repository(ledger, parts)
-        instance = instance_of(parts.folder)
-        profile = Profile(
-            registration=_registration(parts, repository, instance),
-            store=parts.store or default_url(os.environ),
-            pace=parts.pace or pace_of(remote.reach),
-            takeover=parts.takeover,
-            keep_free=parts.keep_free,
-        )
-        tools = Tools(
-            executors={name: self._executor(name, instance) for name in parts.executors},
-            workspaces=Folders(
-                parts.folder / "attempts",
-                Workspaces(parts.folder / "work", CodeCache(parts.folder / "code.git", remote.url, remote.environment)),
-            ),
-            open_store=stores(repository),
-            lanes=Threads(),
-            clock=moment,
-            space=partial(space_of, parts.folder),
-            caches=Caches((parts.caches or parts.folder / "caches") / repository),
-            supply=supply_of(parts.name, parts.secrets or parts.folder, parts.lent),
-            volumes=parts.volumes,
-            labels={"repository": repository, "runner": parts.name, "instance": instance},
-        )
-        return Agent(profile, ledger, Journal(parts.folder / "journal.json"), tools)
-
-    def _executor(self, name: str, instance: str) -> Executor:
-        if name == "process":
-            return ProcessExecutor(self._poke, instance=instance)
-        if name == "docker":
-            from runner.container import DockerExecutor  # noqa: PLC0415 (its library is heavy)
-
-            executor = DockerExecutor(self._poke, instance=instance)
-            executor.watch(self._parts.folder, self._parts.keep_free)
-            return executor
-        msg = f"there is no executor {name!r}"
-        raise Failed(msg)
-
-
-def moment() -> Moment:
-    """Now, by this machine's clocks."""
-    return Moment(wall=datetime.now(UTC), ticks=time.monotonic())
-
-
-def stores(repository: str) -> Callable[[str], Store]:
-    """Opens stores by URL, each once."""
-
-    @lru_cache(maxsize=32)
-    def opened(url: str) -> Store:
-        return open_store(url, repository, create=False)
-
-    return opened
-
-
-def _repository(ledger: Ledger, parts: RunnerParts) -> str:
-    """The id of the dstack repository. Remembered, since what runs is looked after also while the remote is away."""
-    memory = parts.folder / "repository"
-    try:
-        repository = ledger.observe().repository
-    except (Unavailable, Failed):
-        if not memory.exists():
-            raise
-        return memory.read_text().strip()
-    if repository is None:
-        msg = f"{parts.remote.url} holds no dstack repository yet: run `dstack init` in a clone of it"
-        raise Failed(msg)
-    _write(memory, repository)
-    return repository
-
 
 def _keep_name(parts: RunnerParts, agent: Agent) -> None:
     """Remember the name. Raises Failed where it is another and attempts are in hand: nobody would find them then."""
@@ -258,29 +111,4 @@ def _keep_name(parts: RunnerParts, agent: Agent) -> None:
             f"(dstack-runner config --name {before}) until they have ended, then rename it"
         )
         raise Failed(msg)
-    _write(memory, parts.name)
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f"{path.name}.new")
-    scratch.write_text(text)
-    scratch.replace(path)
-
-
-def _registration(parts: RunnerParts, repository: str, instance: str) -> Registration:
-    return Registration(
-        repository=repository,
-        runner=parts.name,
-        instance=instance,
-        start=secrets.token_hex(8),
-        host=platform.node(),
-        capacity=parts.capacity,
-        labels=parts.labels,
-        executors=parts.executors,
-        software=__version__,
-        volumes=tuple(sorted(parts.volumes)),
-        interruptible=parts.interruptible,
-        private=parts.private,
-        store="",
-        at=moment().wall,
-    )
+    remember(memory, parts.name)

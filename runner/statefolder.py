@@ -67,3 +67,10 @@ def forget_drain(folder: Path) -> None:
     except OSError as error:
         msg = f"{folder / DRAIN} can't be removed: {error.strerror}; do it as the runner's user"
         raise Failed(msg) from error
+
+
+def remember(path: Path, text: str) -> None:
+    """A file of the state folder, whole or not at all."""
+    scratch = path.with_name(f"{path.name}.new")
+    scratch.write_text(text)
+    scratch.replace(path)

@@ -36,7 +36,8 @@ from pathlib import Path
 from cli.daemons import on_signals
 from dstack.model.pool import Capacity
 from dstack.ledger.remote import find_remote
-from runner.main import RunnerDaemon, RunnerParts
+from runner.main import RunnerDaemon
+from runner.parts import RunnerParts
 folder, remote, store, name, *executors = sys.argv[1:]
 daemon = RunnerDaemon(RunnerParts(
     folder=Path(folder), remote=find_remote(remote, Path()), store=store, name=name,
