@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache, partial
-from pathlib import Path
 
 from dstack import __version__
 from dstack.ledger.cache import Cache

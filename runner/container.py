@@ -1,7 +1,6 @@
 """The Docker executor: a container per attempt, whose name is the attempt's lock, and which outlives the runner."""
 
 import errno
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,22 +10,19 @@ from pathlib import Path
 
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.job import Reason
-from runner import handover, image, limit_probe, limits, processes, pulling, recipe, script
+from runner import handover, image, limit_probe, limits, pulling, recipe, script
 from runner.engine import Engine
 from runner.engine_values import Container, Refused, State
 from runner.engine_watch import EngineWatch
 from runner.executor import OUTPUT, Exit, Launch, Signal, StartFailed
 from runner.following import Following
+from runner.giving_back import give_back, give_back_left
 from runner.shipment import say
 from runner.streams import Stream
+from runner.terminating import terminate
 from runner.unpack import unpack
 
 KILLED, TERMINATED = 137, 143
-TERM_ALL = ["sh", "-c", "kill -TERM -1"]
-OWNER_SECONDS = 600
-KILLED_SECONDS = 10
-
-logger = logging.getLogger(__name__)
 
 
 class DockerExecutor:
@@ -129,7 +125,7 @@ class DockerExecutor:
         if signal is Signal.KILL:
             self._engine.kill(following.name, "SIGKILL")
         else:
-            self._terminate(following.name)
+            terminate(self._engine, following.name)
 
     def remove(self, key: str) -> None:
         """Remove the container, running or not. Raises Unavailable."""
@@ -139,7 +135,7 @@ class DockerExecutor:
         name = self._name(key)
         if os.geteuid() != 0:
             if following is None or following.exit is None:
-                self._give_back_left(name)
+                give_back_left(self._engine, name)
             self._engine.remove(recipe.owner_name(name))
         self._engine.remove(name)
 
@@ -224,7 +220,7 @@ class DockerExecutor:
         """The exit of a container in its last state."""
         launch = following.launch
         caches = [one.here for one in launch.lent if one.ours and one.here.is_dir()]
-        self._give_back(following.name, state, (launch.tree, launch.folder, *caches))
+        give_back(self._engine, following.name, state, (launch.tree, launch.folder, *caches))
         found = self._engine.image(state.image)
         oom = state.oom and state.exit_code == KILLED
         reason, message = _reason(following, state)
@@ -238,48 +234,6 @@ class DockerExecutor:
             image=found.digest if found else state.image,
             warnings=(warning,) if warning else (),
         )
-
-    def _give_back(self, name: str, state: State, trees: Sequence[Path]) -> None:
-        """Make what the container's root wrote ours, so that we can read and remove it; the inputs lie in `folder`."""
-        foreign = [] if os.geteuid() == 0 else handover.foreign(*trees)
-        if not foreign:
-            return
-        labels = {label: state.labels[label] for label in (recipe.KEY, recipe.INSTANCE) if label in state.labels}
-        made = recipe.owner(foreign, state.image, name, labels)
-        self._engine.remove(made.name)  # of a runner that died meanwhile
-        try:
-            self._engine.create(made)
-            self._engine.start(made.name)
-            self._engine.wait(made.name, OWNER_SECONDS)
-            after = self._engine.state(made.name)
-            if after is None or after.exit_code != 0:
-                logger.error("%s: what its container wrote can't be given back: has its image no `chown`?", name)
-        except Refused:
-            logger.exception("the checkout can't be given back", extra={"container": name})
-        finally:
-            self._engine.remove(made.name)
-
-    def _give_back_left(self, name: str) -> None:
-        """The same for a container that nobody followed to its end."""
-        state = self._engine.state(name)
-        if state is None or state.status == "created":
-            return
-        self._engine.kill(name, "SIGKILL")
-        self._engine.wait(name, KILLED_SECONDS)
-        self._give_back(name, state, [path for path in recipe.ours(state) if path.is_dir()])
-
-    def _terminate(self, name: str) -> None:
-        """SIGTERM to all of the container: from outside where we may, else from within."""
-        state = self._engine.state(name)
-        if state is None or state.status != "running":
-            return
-        if os.geteuid() == 0 and state.id in control_groups(state.pid):
-            processes.terminate_below(state.pid)
-            return
-        try:
-            self._engine.execute(name, TERM_ALL)
-        except Refused:
-            self._engine.kill(name, "SIGTERM")
 
     def _name(self, key: str) -> str:
         return f"dstack-{self._instance}-{key}"
@@ -297,11 +251,3 @@ def _reason(following: Following, state: State) -> tuple[Reason | None, str]:
 def tell(launch: Launch, text: str) -> None:
     """Say something in the log of an attempt whose commands have not started."""
     say(launch.folder / OUTPUT, text, time.time())
-
-
-def control_groups(pid: int) -> str:
-    """The control groups of a process on this machine: for a container's they contain its id."""
-    try:
-        return Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""
