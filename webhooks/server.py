@@ -1,4 +1,4 @@
-"""The receiver as a controller holds it: a process that listens, restarted when it dies, and its news from it and to it."""
+"""The receiver as a controller holds it: a process that listens, started again when it dies, and the news it brings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class Standing:
 
 
 class Receiver:
-    """Listens from the moment it is made until `stop`. All of it may be called from any thread, and never blocks long."""
+    """Listens from the moment it is made until `stop`. May be called from any thread; nothing here blocks for long."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Receiver:
     ) -> None:
         """`address`: `HOST:PORT`, or a port of this machine alone. `woke(name, what)` must return soon.
 
-        `deliveries`: a file that remembers deliveries over restarts. Raises Invalid (the address), Failed (it is taken).
+        `deliveries`: a file that remembers deliveries over restarts. Raises Invalid (the address), Failed (it's taken).
         """
         raise NotImplementedError
 

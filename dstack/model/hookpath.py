@@ -1,15 +1,17 @@
-"""The path at which a controller's receiver knows a repository: unguessable without one of its secrets or tokens. Pure."""
+"""The unguessable part of the paths that webhooks and wake-ups of a repository arrive at."""
 
 import hashlib
 import hmac
 
 LENGTH = 32
+HOOKS = "/hooks/"
 
 
-def hook_path(secret: str, repository: str) -> str:
-    """`<p>` of `/hooks/<p>`, `/wake/<p>` and `/poke/<p>`: 32 hex digits.
+def hook_path(secret: str, name: str) -> str:
+    """32 hexadecimal digits: of HMAC-SHA256 over the repository's name, keyed with its first secret or token."""
+    return hmac.digest(secret.encode(), name.encode(), hashlib.sha256).hex()[:LENGTH]
 
-    `secret`: any of the webhook secrets or tokens the receiver has; `repository`: the repository's id, or the name the
-    controller's configuration gives it. The receiver answers at the path of each of these pairs.
-    """
-    return hmac.new(secret.encode(), repository.encode(), hashlib.sha256).hexdigest()[:LENGTH]
+
+def hook_url(public: str, secret: str, name: str) -> str:
+    """Where a forge sends this repository's deliveries: `public` is the address the controller is reached at."""
+    return f"{public.rstrip('/')}{HOOKS}{hook_path(secret, name)}"
