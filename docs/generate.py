@@ -99,7 +99,11 @@ def _tables(title: str, form: Form, level: int = 2) -> Iterator[str]:
     ]
     yield "\n".join([f"\n{'#' * level} {title}\n", "| key | takes | |", "|---|---|---|", *rows]) + "\n"
     for name, one in form["properties"].items():
+        inners: list[Form] = []
         for inner in _mappings(one):
+            if inner["properties"] in [known["properties"] for known in inners]:
+                continue  # the same by itself and in a list
+            inners.append(inner)
             yield from _tables(f"`{name}`" if level == 2 else f"{title}, `{name}`", inner, 3)  # noqa: PLR2004 (the top)
 
 

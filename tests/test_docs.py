@@ -170,11 +170,6 @@ def test_the_reference_has_every_key_and_no_other() -> None:
     assert cells == list(language.WORKFLOW)
 
 
-def test_the_reference_names_what_is_not_yet_supported() -> None:
-    text = (ROOT / "docs/workflows.md").read_text().partition("**Not yet supported**")[2].partition("\n\n")[0]
-    assert set(re.findall(r"`([\w-]+)`", text)) == language.LATER
-
-
 def test_every_shared_setting_is_explained() -> None:
     assert first_cells("docs/git.md", "Shared settings") == list(Settings.__struct_fields__)
 

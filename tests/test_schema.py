@@ -30,6 +30,8 @@ ONLY_THE_READER = (
     r"only with an `image`|can't take the place|inside `\.git`|aren't replaced|whole file system|can't be a glob",
     r"at least (6291456 bytes|1s|1 bytes)|longer than|can't be the name of a GPU|GPUs of one kind|can't be a label",
     r"can't be a tag|can't name a workflow|use 1 to 63|a whole number from",
+    r"only take back|can't be a pattern|don't apply to tags|a trigger has no environment",
+    r"is no time zone|can't be cron|a day that none|can't be a (minute|hour|day|month)",
 )
 
 SCALARS = st.sampled_from([None, True, 0, 1, 3, 2.5, -1, "", " ", "a", "b", "3", "x y"])
@@ -54,6 +56,38 @@ def mapping(keys: dict[str, st.SearchStrategy[object]]) -> st.SearchStrategy[obj
     return st.one_of(clean, clean, clean, drawn, SCALARS)
 
 
+PATTERNS = st.sampled_from(
+    [
+        "**",
+        "*",
+        "main",
+        "!main",
+        "v*",
+        "feature/**",
+        "!!x",
+        "!",
+        "/x",
+        "a/../b",
+        "refs/heads/x",
+        "a**",
+        "[",
+        "~x",
+        3,
+        "",
+    ]
+)
+LISTED = st.one_of(PATTERNS, some(PATTERNS), st.none())
+PUSH = mapping({"branches": LISTED, "tags": LISTED, "paths": LISTED})
+CRON = st.sampled_from(["0 3 * * *", "@daily", "@often", "* * * *", "61 * * * *", "0 0 31 2 *", " 0 0 1 1 sun ", 5, ""])
+ZONES = st.sampled_from(["UTC", "Europe/Berlin", "Europe/Berlni", "localtime", "../UTC", "a b", "", 3])
+SCHEDULE = st.one_of(CRON, mapping({"cron": CRON, "zone": ZONES}))
+TRIGGER = st.sampled_from(["push", "pull-request", "schedule", "Push", "tag", "", 1, None])
+WRITTEN_OUT = {
+    "push": st.one_of(PUSH, some(PUSH)),
+    "pull-request": st.one_of(PUSH, some(PUSH)),
+    "schedule": st.one_of(SCHEDULE, some(SCHEDULE)),
+}
+ON = st.one_of(TRIGGER, some(TRIGGER), *[mapping(WRITTEN_OUT)] * 3)
 COMBINATIONS = some(st.dictionaries(NAMES, SCALARS, max_size=2))
 GPU = mapping({"count": SCALARS, "name": SCALARS, "memory": SIZES})
 KEYS: dict[str, st.SearchStrategy[object]] = {
@@ -86,6 +120,7 @@ KEYS: dict[str, st.SearchStrategy[object]] = {
     "max-parallel": SCALARS,
     "cache": SCALARS,
     "labels": some(SCALARS),
+    "on": ON,
 }
 ONE = st.builds(
     lambda name, commands, more, odd: {"name": name, "commands": commands, **more, **odd},
@@ -94,7 +129,7 @@ ONE = st.builds(
     st.dictionaries(st.sampled_from(list(KEYS)), st.none(), max_size=3).flatmap(
         lambda keys: st.fixed_dictionaries({key: KEYS[key] for key in keys})
     ),
-    st.sampled_from([{}, {}, {}, {}, {}, {"on": "push"}, {"unknown": 1}]),
+    st.sampled_from([{}, {}, {}, {}, {}, {"unknown": 1}]),
 )
 FILES = st.one_of(
     *[ONE.map(lambda one: {"workflows": [one, {"name": "b", "commands": "x", "artifacts": ["data"]}]})] * 5,
@@ -116,9 +151,7 @@ def test_every_key_has_a_form_and_a_reader() -> None:
         schema.check_schema(schema.schema)
 
 
-@settings(max_examples=200)
-@given(FILES)
-def test_schema_and_reader_agree_on_workflows(tree: object) -> None:
+def check_agreement(tree: object) -> None:
     found = refusals(json.dumps(tree))
     wrong = [error.message for error in WORKFLOWS.iter_errors(tree)]
     if not found:
@@ -126,6 +159,18 @@ def test_schema_and_reader_agree_on_workflows(tree: object) -> None:
     elif not wrong:
         unsaid = [line for line in found if not any(re.search(words, line) for words in ONLY_THE_READER)]
         assert not unsaid, "the schema takes it"
+
+
+@settings(max_examples=200)
+@given(FILES)
+def test_schema_and_reader_agree_on_workflows(tree: object) -> None:
+    check_agreement(tree)
+
+
+@settings(max_examples=150)
+@given(ON)
+def test_schema_and_reader_agree_on_triggers(on: object) -> None:
+    check_agreement({"workflows": [{"name": "a", "commands": "x", "on": on}]})
 
 
 NONE = parse_workflows(b"workflows: [{name: a, commands: [x]}]")

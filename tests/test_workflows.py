@@ -144,7 +144,6 @@ def test_forms_of_values(keys: str, attribute: str, value: object) -> None:
         ("deps: [b]", "3:3", "write `depends-on: [workflow]`"),
         ("setup: [b]", "3:3", "beginning of `commands`"),
         ("ports: 3", "3:3", "there is no replacement yet"),
-        ("on: push", "3:3", "`on` is not yet supported by this version of dstack: leave it out"),
         ("max_parallel: 3", "3:3", "the key is written `max-parallel`"),
         ("max-parallel: 0", "3:17", "a whole number from 1 to 10000"),
         ("shell: bsh", "3:10", "`shell` is sh or bash, not 'bsh' (did you mean 'bash'?)"),

@@ -57,6 +57,11 @@ def glob() -> Form:
     return text(rf"{_INSIDE}(?![/!])[^\\]*$")
 
 
+def pattern(*, refs: bool = False) -> Form:
+    """A pattern of `on`, of paths or of `refs`: a glob, perhaps taken back."""
+    return text(rf"^!?(?!\s*$)(?![/!~])(?!(.*/)?\.\.(/|$)){'(?!refs/)' if refs else ''}[^\\]*$")
+
+
 def many(form: Form, *, least: int = 0) -> Form:
     """A list."""
     return {"type": "array", "items": form, **({"minItems": least} if least else {})}

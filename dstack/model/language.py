@@ -27,8 +27,26 @@ WORKFLOW: Table = {
     "max-parallel": "At most so many jobs of this workflow of a run at the same time.",
     "cache": "`false`: the result never stands in for that of another run.",
     "labels": "Labels that a runner must carry, all of them.",
+    "on": "What starts it by itself: pushes, pull requests, the clock.",
 }
-LATER = frozenset({"on"})
+ON: Table = {
+    "push": "Branches and tags that are pushed; with nothing behind it, every branch.",
+    "pull-request": "Pull or merge requests that are opened or get a new head.",
+    "schedule": "A line of cron, like `30 4 * * 1-5`, in UTC; with a zone, or a list of them.",
+}
+PUSH: Table = {
+    "branches": "Patterns of names; `!` takes back, and the last one that matches decides.",
+    "tags": "Likewise for tags. Without `branches` beside it, no branch is meant.",
+    "paths": "Only if a path has changed that these patterns choose; not for tags.",
+}
+PULL_REQUEST: Table = {
+    "branches": "Patterns of the branches it is to be merged into.",
+    "paths": "Only if it changes a path that these patterns choose.",
+}
+SCHEDULE: Table = {
+    "cron": "Minute, hour, day of the month, month, day of the week (0 and 7 are Sunday).",
+    "zone": "A time zone, like `Europe/Berlin`; UTC.",
+}
 
 DEPENDS_ON: Table = {
     "workflows": "Workflows that run first, or `workflow:tag`.",

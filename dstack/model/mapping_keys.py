@@ -20,11 +20,11 @@ class Keys:
         self.problems = problems
         self._values = {key.text: value for key, value in node.entries}
 
-    def refuse(self, where: str, known: Collection[str], later: frozenset[str] = frozenset()) -> None:
+    def refuse(self, where: str, known: Collection[str]) -> None:
         """Note every key that is not known."""
         for key, _ in self.node.entries:
             if key.text not in known:
-                self.problems.add(key.mark, vocabulary.refusal(key.text, where, known, later))
+                self.problems.add(key.mark, vocabulary.refusal(key.text, where, known))
 
     def read(self, key: str, read: Callable[[Node], T], default: D) -> T | D:
         """The value of `key` as `read` takes it; `default` where it is absent or wrong."""

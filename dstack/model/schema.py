@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from dstack.model import language
+from dstack.model.cron import ZONE
 from dstack.model.forms import (
     NAME,
     SCALAR,
@@ -26,6 +27,7 @@ from dstack.model.forms import (
     measured,
     named,
     path,
+    pattern,
     table,
     text,
     whole,
@@ -33,10 +35,12 @@ from dstack.model.forms import (
 )
 from dstack.model.job import Pull, Shell
 from dstack.model.labels import LABEL_LENGTH
+from dstack.model.patterns import MAX_PATTERNS
 from dstack.model.settings import Settings
 from dstack.model.units import UNITS
 from dstack.model.workflow_keys import IMAGE
 from dstack.model.workflow_limits import GPU_OF, MAX_CPU, MAX_GPUS, MAX_PARALLEL, MAX_RETRIES, RETRIED
+from dstack.model.workflow_on import MAX_ENTRIES, WORDS
 
 DIALECT = "http://json-schema.org/draft-07/schema#"
 _DURATION = measured(UNITS)
@@ -110,9 +114,33 @@ def _workflow() -> Form:
         "max-parallel": whole(1, MAX_PARALLEL),
         "cache": TRUTH,
         "labels": many({**text(), "maxLength": LABEL_LENGTH}),
+        "on": _on(),
     }
     found = table(language.WORKFLOW, forms, required=["name", "commands"])
     return {**found, "dependencies": {"pull": ["image"]}}
+
+
+def _on() -> Form:
+    names, paths = _patterns(pattern(refs=True)), _patterns(pattern())
+    push = table(language.PUSH, {"branches": names, "tags": names, "paths": paths})
+    pull = table(language.PULL_REQUEST, {"branches": names, "paths": paths})
+    cron = text(r"^\s*(@|\S+(\s+\S+){4}\s*$)")
+    schedule = table(language.SCHEDULE, {"cron": cron, "zone": text(rf"^{ZONE}$")}, required=["cron"])
+    forms = {
+        "push": _one_or_more({**push, "type": ["object", "null"]}),
+        "pull-request": _one_or_more({**pull, "type": ["object", "null"]}),
+        "schedule": _one_or_more(either(cron, schedule)),
+    }
+    words = word(WORDS)
+    return either(words, many(words, least=1), {**table(language.ON, forms), "minProperties": 1})
+
+
+def _patterns(form: Form) -> Form:
+    return either(form, {**many(form, least=1), "maxItems": MAX_PATTERNS})
+
+
+def _one_or_more(form: Form) -> Form:
+    return either(form, {**many(form, least=1), "maxItems": MAX_ENTRIES})
 
 
 def _resources() -> Form:

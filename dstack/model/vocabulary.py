@@ -49,15 +49,46 @@ _OTHERS = {
     "stages": "write `workflows`, a list, and `depends-on` in each",
     "version": "leave it out",
 }
+_OF_TRIGGERS = frozenset({"`on`", "`push`", "`pull-request`", "`schedule`"})
+_OTHER_TRIGGERS = {
+    "merge-request": "write `pull-request`, which means GitLab's merge requests, too",
+    "merge-requests": "write `pull-request`, which means GitLab's merge requests, too",
+    "pull-requests": "write `pull-request`",
+    "pull-request-target": "write `pull-request`; what forks send runs only where a runner allows it",
+    "tag": "write `push: {tags: ['*']}`",
+    "tags": "write `push: {tags: ['*']}`",
+    "create": "write `push`, which means new branches, too",
+    "release": "write `push: {tags: ['*']}`",
+    "cron": "write `schedule`",
+    "workflow-dispatch": "leave it out: every workflow can be started by `dstack run`",
+    "workflow-run": "write `depends-on` in the workflow that follows",
+    "branches": "write it below `push` or `pull-request`",
+    "paths": "write it below `push` or `pull-request`",
+    "branches-ignore": "write `branches: ['**', '!name']`",
+    "paths-ignore": "write `paths: ['**', '!docs']`",
+    "tags-ignore": "write `tags: ['**', '!name']`",
+    "types": "leave it out: opened, updated and reopened with another head are what counts",
+    "timezone": "write `zone`",
+    "tz": "write `zone`",
+}
 
 
-def refusal(key: str, where: str, known: Collection[str], later: frozenset[str] = frozenset()) -> str:
+def refusal(key: str, where: str, known: Collection[str]) -> str:
     """What to tell of a key that can't stand in `where` (`workflow`, `resources`…)."""
-    dashed = key.lower().replace("_", "-")
-    if dashed in later:
-        return f"`{dashed}` is not yet supported by this version of dstack: leave it out"
+    dashed = _dashed(key)
     if dashed in known:
         return f"the key is written `{dashed}`, not {shown(key)}"
     if where in {"a workflow", "the file"} and key in _OTHERS:
         return f"dstack has no `{key}`: {_OTHERS[key]}"
+    if where in _OF_TRIGGERS and (other := other_trigger(key)):
+        return f"dstack has no {shown(key)} in {where}: {other}"
     return f"unknown key {shown(key)} in {where}{nearest(key, known) or f'; known are {chr(44).join(known)}'}"
+
+
+def other_trigger(word: str) -> str:
+    """What replaces a word of other tools' triggers; empty where nothing does."""
+    return _OTHER_TRIGGERS.get(_dashed(word), "")
+
+
+def _dashed(word: str) -> str:
+    return word.lower().replace("_", "-")

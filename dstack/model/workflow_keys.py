@@ -11,11 +11,13 @@ from dstack.model.errors import Invalid
 from dstack.model.job import Pull, Resources, Shell
 from dstack.model.mapping_keys import Keys
 from dstack.model.problems import Mark, Misread, Problems, nearest, shown
+from dstack.model.triggers import Triggers
 from dstack.model.workflow import Workflow
 from dstack.model.workflow_environment import environment, secrets
 from dstack.model.workflow_limits import duration, labels, max_parallel, resources, retry, timeout
 from dstack.model.workflow_matrix import Matrix, matrix
 from dstack.model.workflow_needs import Needs, needs
+from dstack.model.workflow_on import triggers
 
 IMAGE = r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,499}"
 
@@ -40,7 +42,7 @@ def read_entry(node: Node, problems: Problems, allow_env: frozenset[str] | None)
     """The workflow of this node; None where it has no usable name. `allow_env` None allows every name in `env`."""
     with problems.noting():
         keys = Keys(fields.mapping(node, "a workflow"), problems)
-        keys.refuse("a workflow", language.WORKFLOW, language.LATER)
+        keys.refuse("a workflow", language.WORKFLOW)
         _refuse_expressions(keys.node, problems)
         name = keys.read("name", _name, None)
         if "name" not in keys:
@@ -91,6 +93,7 @@ def _workflow(keys: Keys, needed: Needs, allow_env: frozenset[str] | None) -> Wo
         max_parallel=keys.read("max-parallel", max_parallel, None),
         cache=keys.read("cache", partial(fields.boolean, what="`cache`"), default=True),
         labels=keys.read("labels", partial(labels, problems=problems), ()),
+        on=keys.read("on", partial(triggers, problems=problems), Triggers()),
     )
 
 

@@ -36,6 +36,7 @@ def _parsed(text: bytes, path: str, allow_env: frozenset[str] | None) -> Workflo
     _check_names(entries, problems)
     _check_needs(by_name, problems)
     _check_artifacts(by_name, problems)
+    _check_submitters(by_name, problems)
     problems.check()
     return Workflows(path=path, by_name={name: entry.workflow for name, entry in by_name.items()})
 
@@ -115,6 +116,28 @@ def _check_artifacts(by_name: dict[str, Entry], problems: Problems) -> None:
             brought = [(path, "what dependencies of this workflow bring") for path, _ in owned]
             for first, second, where in clashing([*brought, *mounts]):
                 problems.add(entry.mark, f"{first} and {second} can't be at one place: {where}")
+
+
+def _check_submitters(by_name: dict[str, Entry], problems: Problems) -> None:
+    """A trigger submits in nobody's environment: what would be taken from there can't be, in all that it starts."""
+    asking = {name: entry for name, entry in by_name.items() if None in entry.workflow.environment.values()}
+    dependents: dict[str, list[str]] = {}
+    for name, entry in by_name.items():
+        for need in entry.needs:
+            dependents.setdefault(need.text, []).append(name)
+    for name, entry in asking.items():
+        taken = next(key for key, value in entry.workflow.environment.items() if value is None)
+        reached: dict[str, None] = {}
+        todo = [name]
+        while todo:
+            found = todo.pop()
+            if found not in reached:
+                reached[found] = None
+                todo.extend(dependents.get(found, ()))
+        for started in reached:
+            if by_name[started].workflow.on:
+                text = f"a trigger has no environment to take {shown(taken)} of workflow {shown(name)} from"
+                problems.add(by_name[started].mark, f"{text}: write a value, or name it in `secrets`")
 
 
 def _needed(entry: Entry, by_name: dict[str, Entry]) -> Iterator[tuple[Workflow, str]]:
