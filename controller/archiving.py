@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from controller import naming
 from controller.trouble import Trouble
 from dstack.ledger.archive import Archive
 from dstack.model import archive
@@ -42,7 +43,7 @@ class NoArchive:
 
 
 def _in_thread(work: Callable[[], None]) -> None:
-    threading.Thread(target=work, name="archive", daemon=True).start()
+    naming.begin(work, name="archive")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -25,9 +25,12 @@ class Backoff:
         """Another controller was faster: observe again soon."""
         return self._next(now, jitter, CONFLICT_SECONDS, MAX_CONFLICT_SECONDS)
 
-    def after_outage(self, now: float, jitter: float, error: Exception) -> "Backoff":
-        """The remote is away, asks for patience, or waits for a person: forges ban who asks often."""
-        wait = patience.pause(self.failures + 1, jitter, error, first=OUTAGE_SECONDS)
+    def after_outage(self, now: float, jitter: float, error: Exception, longest: float | None = None) -> "Backoff":
+        """The remote is away, asks for patience, or waits for a person: forges ban who asks often.
+
+        `longest`: see `patience.pause`.
+        """
+        wait = patience.pause(self.failures + 1, jitter, error, first=OUTAGE_SECONDS, longest=longest)
         return Backoff(failures=self.failures + 1, until=now + wait)
 
     def after_refusal(self, now: float, jitter: float) -> "Backoff":

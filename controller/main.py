@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from apscheduler.schedulers.background import BackgroundScheduler
+
 from controller.archiving import Archiving, NoArchive
 from controller.cache import StoreCache
+from controller.fleet import Progress
 from controller.pulse import StorePulse
 from controller.turn import Controller
 from dstack.ledger.archive import Archive
@@ -35,7 +38,8 @@ class ControllerParts:
     """What a controller is made of. `store` is a URL, `open_store` opens one; `watched`: a local remote's folder.
 
     `only`: decide for this run alone. `personal`: settings that hold here, over the shared ones.
-    `open_archive`: where finished runs go; without it they stay.
+    `open_archive`: where finished runs go; without it they stay. `timers`: shared with other daemons; `longest`: how
+    many seconds what fails waits at most.
     """
 
     ledger: Ledger
@@ -47,6 +51,8 @@ class ControllerParts:
     only: RunKey | None = None
     personal: tuple[Layer, ...] = ()
     open_archive: Callable[[], Archive] | None = None
+    timers: BackgroundScheduler | None = None
+    longest: float | None = None
 
 
 class ControllerDaemon:
@@ -66,6 +72,7 @@ class ControllerDaemon:
             pulse=self._pulse,
             cache=cache,
             archive=archive or NoArchive(),
+            longest=parts.longest,
             store=parts.store,
             entropy=lambda: secrets.token_hex(NONCE_BYTES),
             jitter=random.random,
@@ -73,8 +80,9 @@ class ControllerDaemon:
             only=parts.only,
             personal=parts.personal,
         )
-        self._loop = Loop(self._step, name="controller", poll=parts.poll, watched=parts.watched)
+        self._loop = Loop(self._step, name="controller", poll=parts.poll, watched=parts.watched, timers=parts.timers)
         self.wake = self._loop.wake
+        self.wake_code = self._loop.wake
         self.stop = self._loop.stop
 
     def tell(self, told: Callable[[], None]) -> None:
@@ -88,12 +96,27 @@ class ControllerDaemon:
         finally:
             self._end()
 
+    def retry(self) -> None:
+        """Wait no longer for what has failed."""
+        self.controller.retry()
+        self.wake()
+
+    def progress(self) -> Progress:
+        """What it has done so far."""
+        done = self.controller
+        polled = done.polled.wall if done.polled else None
+        return Progress(polled_at=polled, failure=done.failure, turns=done.turns, pushes=done.pushes)
+
     def _told(self) -> None:
         self._ledger.told()
         self.wake()
 
     def _step(self) -> float | None:
-        return self.controller.step(moment())
+        try:
+            return self.controller.step(moment())
+        except Exception as error:
+            LOG.exception("a turn failed by a mistake of ours; it is tried again")
+            return self.controller.crashed(moment(), error)
 
     def _end(self) -> None:
         try:

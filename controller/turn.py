@@ -62,7 +62,8 @@ class Controller:
 
     `store` is where new runs' bytes go unless the shared settings say otherwise. `entropy` gives fresh random text, and
     `jitter` a fresh number from 0 to 1. `cache` answers which jobs may be reused;
-    `archive` takes finished runs. `only`: decide for one run alone.
+    `archive` takes finished runs. `longest`: seconds that what fails waits at most, see `patience.pause`.
+    `only`: decide for one run alone. `polled`: when the last turn went well; `failure`: why those after it did not.
     """
 
     ledger: Ledger
@@ -73,12 +74,15 @@ class Controller:
     bucket: Bucket
     cache: Cache = field(default_factory=NoCache)
     archive: Archiver = field(default_factory=NoArchive)
+    longest: float | None = None
     only: RunKey | None = None
     personal: tuple[Layer, ...] = ()
     settings: Settings = field(default_factory=Settings)
     began: float | None = None
     turns: int = 0
     pushes: int = 0
+    polled: Moment | None = None
+    failure: str | None = None
     _viewer: Viewer = field(init=False)
     _reuse: Reuse = field(init=False)
     _pace: tuple[float, int] = field(init=False)
@@ -106,9 +110,21 @@ class Controller:
         self.turns += 1
         self._looked = now.ticks
         try:
-            return self._turn(now)
+            due = self._turn(now)
         except DstackError as error:
             return self._later(now, error)
+        self.polled, self.failure = now, None
+        return due
+
+    def crashed(self, now: Moment, error: Exception) -> float:
+        """A turn broke off by a mistake of ours, which likely comes again. In how many seconds the next is due."""
+        self.failure = f"{type(error).__name__}: {error}"
+        self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), error, self.longest)
+        return self._backoff.until - now.ticks
+
+    def retry(self) -> None:
+        """Wait no longer for what has failed."""
+        self._backoff = Backoff()
 
     def _wait_for_token(self, now: Moment) -> float:
         """Seconds until there is something to do: what may not be pushed yet gathers, but heartbeats are looked at."""
@@ -238,7 +254,8 @@ class Controller:
 
     def _later(self, now: Moment, error: DstackError) -> float:
         """The remote is away, or, where it isn't Unavailable, a person must act: it is tried again all the same."""
-        self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), error)
+        self.failure = str(error)
+        self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), error, self.longest)
         level = logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
         self._trouble.tell("repository", f"{error}; trying again", level=level)
         return self._backoff.until - now.ticks

@@ -6,9 +6,13 @@ Wake-ups carry no news: the step reads the truth afresh. So a lost one costs a p
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from apscheduler.executors.debug import DebugExecutor
+from apscheduler.jobstores.base import JobLookupError
+from apscheduler.schedulers import SchedulerNotRunningError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 from watchfiles import watch
@@ -22,18 +26,36 @@ CHECK_STOP_MS = 500
 FAILED_STEP_SECONDS = 1.0
 
 
+def new_timers() -> BackgroundScheduler:
+    """A scheduler for the timers of one loop or of many. A timer only wakes, so its own thread is all it needs."""
+    return BackgroundScheduler(timezone=UTC, executors={"default": DebugExecutor()})
+
+
 class Loop:
     """Calls `step`, which answers in how many seconds it wants to be called again if nothing happens."""
 
-    def __init__(self, step: Callable[[], float | None], *, name: str, poll: float, watched: Path | None) -> None:
-        """`poll`: seconds between polls, whatever else happens. `watched`: the git folder of a local remote."""
+    def __init__(
+        self,
+        step: Callable[[], float | None],
+        *,
+        name: str,
+        poll: float,
+        watched: Path | None,
+        timers: BackgroundScheduler | None = None,
+    ) -> None:
+        """`poll`: seconds between polls, whatever else happens. `watched`: the git folder of a local remote.
+
+        `timers`: a scheduler that runs, and is shared with others; otherwise the loop has one of its own.
+        """
         self._step = step
         self._name = name
         self._poll = poll
         self._watched = watched
         self._awake = threading.Event()
         self._stop = threading.Event()
-        self._scheduler = BackgroundScheduler(timezone=UTC)
+        self._own = timers is None
+        self._scheduler = timers or new_timers()
+        self._next = f"next-{id(self):x}"
 
     def wake(self) -> None:
         """Have the step called soon. From any thread."""
@@ -47,17 +69,30 @@ class Loop:
     def run(self) -> None:
         """Step until stopped. A step that fails is logged and tried again: nothing read from outside ends a daemon."""
         watcher = threading.Thread(target=self._watch, name=f"{self._name}-watch", daemon=True)
-        watcher.start()
-        self._scheduler.add_job(self.wake, IntervalTrigger(seconds=self._poll, jitter=self._poll / 5, timezone=UTC))
-        self._scheduler.start()
+        if self._watched is not None:
+            watcher.start()
+        trigger = IntervalTrigger(seconds=self._poll, jitter=self._poll / 5, timezone=UTC)
+        poll = self._scheduler.add_job(self.wake, trigger, coalesce=True, misfire_grace_time=None)
         try:
+            if self._own:
+                self._scheduler.start()
             while not self._stop.is_set():
                 self._awake.clear()
                 self._schedule(self._guarded_step())
                 self._awake.wait()
         finally:
-            self._scheduler.shutdown(wait=False)
-            watcher.join()
+            self._end(poll.id)
+            if self._watched is not None:
+                watcher.join()
+
+    def _end(self, *timers: str) -> None:
+        if self._own:
+            with suppress(SchedulerNotRunningError):
+                self._scheduler.shutdown(wait=False)
+            return
+        for timer in (*timers, self._next):
+            with suppress(JobLookupError):
+                self._scheduler.remove_job(timer)
 
     def _guarded_step(self) -> float | None:
         try:
@@ -75,7 +110,7 @@ class Loop:
             return
         at = datetime.now(UTC) + timedelta(seconds=delay)
         self._scheduler.add_job(
-            self.wake, "date", run_date=at, id="next", replace_existing=True, misfire_grace_time=None
+            self.wake, "date", run_date=at, id=self._next, replace_existing=True, misfire_grace_time=None
         )
 
     def _watch(self) -> None:
