@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Self
 
 from cli.abandoned import FOLDER, end_abandoned
 from cli.daemons import controller_daemon, log_to_stderr
+from cli.local_fit import refuse_misfits
 from cli.log_text import LogPrinter, prefixes
-from cli.pool import forget_runner, runner_daemon
+from cli.pool import forget_runner, runner_here
 from cli.preparing import Order
 from cli.reading import Reader
 from cli.run_end import asked_locally, exit_code, followed
@@ -27,6 +27,8 @@ from dstack.ledger.submit import Submitted
 from dstack.model import refs
 from dstack.model.errors import DstackError
 from dstack.model.runspec import Desired
+from runner.main import RunnerDaemon
+from runner.parts import RunnerParts
 
 END_SECONDS = 10.0
 TAG_SECONDS = 10.0
@@ -37,8 +39,10 @@ def run_locally(session: Session, order: Order) -> int:
     log_to_stderr(logging.WARNING)
     name = f"local-{secrets.token_hex(4)}"
     seen, prepared = checked(session, order, only=name)
+    parts = runner_here(session, seen, name, session.place / FOLDER / name, private=True)
+    refuse_misfits(session, seen, prepared, parts)
     abandoned = end_abandoned(session, seen)
-    with _Runner(session, seen, name) as runner:
+    with _Runner(session, seen, parts) as runner:
         prepared, submitted = submitted_run(session, prepared, seen)
         with told_if_left(prepared):
             runner.works_for(submitted)
@@ -65,10 +69,9 @@ def _wait_for_tag(session: Session, submitted: Submitted, tag: str) -> None:
 class _Runner:
     """The private runner, in a thread, for the length of a `with`. If it fails, its run is aborted: nobody else may."""
 
-    def __init__(self, session: Session, seen: Seen, name: str) -> None:
-        self._session, self._seen, self._name = session, seen, name
-        self._folder: Path = session.place / FOLDER / name
-        self._daemon = runner_daemon(session, seen, name, self._folder, private=True)
+    def __init__(self, session: Session, seen: Seen, parts: RunnerParts) -> None:
+        self._session, self._seen, self._name, self._folder = session, seen, parts.name, parts.folder
+        self._daemon = RunnerDaemon(parts)
         self._thread = threading.Thread(target=self._work, name="runner", daemon=True)
         self._lock = threading.Lock()
         self._run: str | None = None

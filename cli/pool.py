@@ -18,14 +18,14 @@ from runner.main import RunnerDaemon
 from runner.parts import RunnerParts
 
 
-def runner_daemon(session: Session, seen: Seen, name: str, folder: Path, *, private: bool = False) -> RunnerDaemon:
-    """A runner that takes processes, and containers where a Docker engine answers. `folder` keeps its state.
+def runner_here(session: Session, seen: Seen, name: str, folder: Path, *, private: bool = False) -> RunnerParts:
+    """What makes a runner that takes processes, and containers where a Docker engine answers. `folder` keeps its state.
 
     It has the secrets and volumes that `dstack-runner` keeps for this user, and secrets from his environment.
     """
     kept = state_folder(os.environ)
     config = read_config(kept)
-    parts = RunnerParts(
+    return RunnerParts(
         folder=folder,
         remote=session.remote,
         name=name,
@@ -38,7 +38,11 @@ def runner_daemon(session: Session, seen: Seen, name: str, folder: Path, *, priv
         caches=session.place / "caches",
         lent=os.environ,
     )
-    return RunnerDaemon(parts)
+
+
+def runner_daemon(session: Session, seen: Seen, name: str, folder: Path, *, private: bool = False) -> RunnerDaemon:
+    """That runner itself. `folder` keeps its state."""
+    return RunnerDaemon(runner_here(session, seen, name, folder, private=private))
 
 
 def forget_runner(session: Session, seen: Seen, name: str, folder: Path) -> None:

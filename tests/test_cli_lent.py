@@ -38,6 +38,10 @@ def at(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Desk:
 def test_a_local_run_has_what_is_kept_and_what_is_in_the_environment(
     at: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    answer = at.dstack("run", "use", "--local", "--name", "nowhere")
+    assert answer.code == 1
+    assert "use can't run with --local: this machine offers no volume data; `dstack-runner config --vol" in answer.err
+    assert "nowhere" not in at.dstack("status", "--all").out, "nothing was submitted"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "precious").write_text("for all\n")
     assert runner_door.main(["config", "--volume", f"data={tmp_path}/data"]) == 0

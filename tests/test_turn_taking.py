@@ -5,12 +5,16 @@ from dataclasses import replace
 import msgspec
 
 from dstack.model.decide import Decisions, decide
-from dstack.model.job import Resources, Volume, job_oid
+from dstack.model.events import Finished
+from dstack.model.job import Reason, Resources, Volume, job_oid
 from dstack.model.observation import SetAssignments
 from dstack.model.plan import Plan, PlannedJob
+from dstack.model.runspec import Options
 from dstack.model.states import RunState, fold_job
+from dstack.model.status import Status
 from dstack.model.world import RunnerView, RunView
 from tests.model_values import assigned, ended, finished, moment, planned, run_view, runner_view, started, world
+from tests.test_decide import events_on
 
 NOW = moment()
 
@@ -96,3 +100,19 @@ def test_one_at_a_time_is_said_in_the_singular() -> None:
     jobs = sweep(2, 1)
     view = replace(run_view(*jobs), plan=Plan(jobs=tuple(jobs)))
     assert list(placed(view).waiting.values()) == ["waits for its turn: 1 of sweep runs at once"]
+
+
+def test_a_local_job_that_its_machine_can_never_take_fails_at_once_with_the_reason() -> None:
+    view, fits = with_volumes("use", "data"), planned("fits")
+    run = run_view(view, fits, options=Options(only="home"))
+    there = replace(world(run, runners=[offering("home", "models")]), only=run.key)
+    decisions = decide(there, NOW)
+    assert holders(decisions) == {fits.id: "home"}
+    (event,) = events_on(decisions, view.oid)
+    assert isinstance(event, Finished)
+    assert (event.status, event.reason) == (Status.FAILED, Reason.INVALID)
+    assert event.message == "it can't run with --local: this machine offers no volume data"
+    # Before its runner has registered, nobody knows.
+    assert not [
+        one for one in events_on(decide(replace(there, runners={}), NOW), view.oid) if isinstance(one, Finished)
+    ]

@@ -1,27 +1,19 @@
 """Advance one run: conclude attempts that ended or were lost, obey stops, find what is ready, finish what is done."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from dstack.model.events import Ended, Finished, Planned, Revoked
+from dstack.model.events import Planned
 from dstack.model.fates import RunnerFates
-from dstack.model.job import Job, Reason
-from dstack.model.placing import Candidate
-from dstack.model.plan import Plan, PlannedJob
-from dstack.model.pool import attempt_key
-from dstack.model.resuming import Unknown, is_resumed, restored, resumed
-from dstack.model.retries import last_revoked, retries_left
-from dstack.model.runspec import Desired
+from dstack.model.plan import Plan
+from dstack.model.resuming import Unknown, is_resumed, resumed
 from dstack.model.s3_place import moved
-from dstack.model.standing_in import stood_in, tell_answer
-from dstack.model.states import FRESH, AttemptState, JobState, RunState
-from dstack.model.status import Status
+from dstack.model.states import RunState
+from dstack.model.step import Step
 from dstack.model.summing_up import finish, finish_invalid
-from dstack.model.turn import OpenAttempt, Turn, Waiting
+from dstack.model.turn import Turn
 from dstack.model.world import Moment, RunView, World
 
 SAMPLE = 50
-
-_END = {Desired.STOP: (Status.STOPPED, Reason.STOPPED), Desired.ABORT: (Status.ABORTED, Reason.ABORTED)}
 
 
 def advance(run: RunView, world: World, fates: RunnerFates, now: Moment) -> Turn:
@@ -38,7 +30,7 @@ def advance(run: RunView, world: World, fates: RunnerFates, now: Moment) -> Turn
         _plan(turn, run.plan)
     expected = _expected(run.state)
     for index, planned in enumerate(run.plan.jobs):
-        _Step(turn=turn, world=world, fates=fates, planned=planned, index=index, expected=expected).take()
+        Step(turn=turn, world=world, fates=fates, planned=planned, index=index, expected=expected).take()
     if len(turn.outcomes) == len(run.plan.jobs):
         finish(turn, run.plan)
     return turn
@@ -82,167 +74,3 @@ def _expected(state: RunState) -> float | None:
             if len(seconds) == SAMPLE:
                 break
     return max(0.0, sum(seconds) / len(seconds)) if seconds else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    """One job in one turn."""
-
-    turn: Turn
-    world: World
-    fates: RunnerFates
-    planned: PlannedJob
-    index: int
-    expected: float | None
-
-    @property
-    def job(self) -> Job:
-        return self.planned.job
-
-    @property
-    def state(self) -> JobState:
-        return self.turn.run.state.jobs.get(self.planned.id, FRESH)
-
-    @property
-    def desired(self) -> Desired:
-        return self.turn.desired(self.planned.id)
-
-    @property
-    def _stranded(self) -> bool:
-        """Whether this is a `--local` run that others must end, since nobody beside its runner does."""
-        return self.turn.run.spec.options.only is not None and self.world.only is None
-
-    def take(self) -> None:
-        state = self.state
-        if state.outcome:
-            self.turn.outcomes[self.planned.id] = (state.outcome, state.manifest)
-        elif (attempt := state.open) is None:
-            self._unassigned(state)
-        elif attempt.ended:
-            self._conclude(state, attempt, attempt.ended)
-        elif not self._stranded and (why := self._back(attempt)):
-            self._take_back(state, attempt, why)
-        elif why := self.fates.of(self._key(attempt), attempt.assigned):
-            self._lose(state, attempt, why)
-        else:
-            order = self.turn.order(self.index)
-            self.turn.open.append(OpenAttempt(planned=self.planned, assigned=attempt.assigned, order=order))
-
-    def _conclude(self, state: JobState, attempt: AttemptState, ended: Ended) -> None:
-        """The runner's claim counts: believe it, unless another try is due."""
-        retries = retries_left(self.job, state, ended.reason) if ended.status is Status.FAILED else 0
-        if retries and self.desired is Desired.RUN:
-            self._revoke(
-                attempt, ended.reason, f"attempt {attempt.number} failed ({ended.message or ended.reason})", ended
-            )
-            self._wait(state, attempt, ended.manifest)
-            return
-        message = ended.message or f"attempt {attempt.number} is {ended.status} on {attempt.assigned.runner}"
-        self._finish(ended.status, ended.reason, message, attempt=attempt)
-
-    def _lose(self, state: JobState, attempt: AttemptState, why: str) -> None:
-        self._revoke(attempt, Reason.LOST, f"attempt {attempt.number} is given up: {why}", None)
-        if self.desired is not Desired.RUN:
-            self._finish(_END[self.desired][0], Reason.LOST, why, attempt=attempt)
-        elif not self._stranded and retries_left(self.job, state, Reason.LOST):
-            self._wait_restored(state, attempt)
-        else:
-            self._finish(Status.FAILED, Reason.LOST, f"{why}, and no retry is left", attempt=attempt)
-
-    def _take_back(self, state: JobState, attempt: AttemptState, why: str) -> None:
-        """It was never begun: another takes its place, and no try is used up."""
-        self._revoke(attempt, Reason.INTERRUPTED, f"attempt {attempt.number} is given back: {why}", None, begun=False)
-        if self.desired is Desired.RUN:
-            self._wait(state, None, attempt.assigned.restore)
-        else:
-            status, reason = _END[self.desired]
-            self._finish(status, reason, f"{reason} before it had started", attempt=attempt)
-
-    def _back(self, attempt: AttemptState) -> str:
-        return self.fates.back(self._key(attempt), attempt.assigned, self.job)
-
-    def _key(self, attempt: AttemptState) -> str:
-        return attempt_key(self.planned.id, attempt.number)
-
-    def _unassigned(self, state: JobState) -> None:
-        if self.desired is not Desired.RUN:
-            status, reason = _END[self.desired]
-            self._finish(status, reason, f"{reason} before it had started")
-            return
-        failed = [(need, self.turn.outcomes.get(need.job, (None, None))[0]) for need in self.job.needs]
-        for need, outcome in failed:
-            if outcome and outcome is not Status.DONE:
-                status = outcome if outcome in (Status.STOPPED, Status.ABORTED) else Status.SKIPPED
-                self._finish(status, Reason.DEPENDENCY, f"{need.workflow} ({need.job}) is {outcome}")
-                return
-        if self._stranded:
-            only = self.turn.run.spec.options.only
-            self._finish(Status.FAILED, Reason.LOST, f"its runner {only} is gone, and it could run nowhere else")
-        elif all(outcome is Status.DONE for _, outcome in failed) and not stood_in(
-            self.turn, self.planned, state, self.world
-        ):
-            self._wait_restored(state, last_revoked(state))
-
-    def _wait_restored(self, state: JobState, earlier: AttemptState | None) -> None:
-        """Queue the next attempt, from what was saved last, when that is known."""
-        found = restored(self.turn.run, self.planned.id, self.job, self.turn.store, self.world.sets)
-        if isinstance(found, Unknown):
-            self.turn.pointers.add(found.pointer)
-        else:
-            self._wait(state, earlier, found)
-
-    def _wait(self, state: JobState, earlier: AttemptState | None, restore: str | None) -> None:
-        """Queue the next attempt; after a failure, when its backoff is over."""
-        backoff = self.job.retry.backoff if self.job.retry and earlier else 0.0
-        if backoff and earlier and earlier.revoked and earlier.revoked.begun:
-            since = self.world.settled.get(attempt_key(self.planned.id, earlier.number), self.turn.now.ticks)
-            if self.turn.now.ticks < since + backoff:
-                self.turn.wakes.append(since + backoff)
-                return
-        lost_on = frozenset(a.assigned.runner for a in state.tried if a.revoked and a.revoked.reason is Reason.LOST)
-        candidate = Candidate(
-            key=self.planned.id,
-            job=self.job,
-            order=self.turn.order(self.index),
-            expected=self.expected,
-            avoid=lost_on,
-            only=self.turn.run.spec.options.only,
-        )
-        number = state.attempts[-1].number + 1 if state.attempts else 1
-        self.turn.ready.append(Waiting(planned=self.planned, candidate=candidate, attempt=number, restore=restore))
-
-    def _revoke(
-        self, attempt: AttemptState, reason: Reason, message: str, ended: Ended | None, *, begun: bool = True
-    ) -> None:
-        self.turn.add(
-            self.planned.oid,
-            Revoked(
-                seq=0,
-                at=self.turn.now.wall,
-                message=message,
-                generation=self.state.generation,
-                attempt=attempt.number,
-                reason=reason,
-                exit_code=ended.exit_code if ended else None,
-                manifest=ended.manifest if ended else attempt.assigned.restore,
-                begun=begun,
-            ),
-        )
-
-    def _finish(self, status: Status, reason: Reason, message: str, *, attempt: AttemptState | None = None) -> None:
-        ended = attempt.ended if attempt else None
-        event = Finished(
-            seq=0,
-            at=self.turn.now.wall,
-            message=message,
-            generation=self.state.generation,
-            status=status,
-            reason=reason,
-            attempt=attempt.number if attempt else None,
-            runner=attempt.assigned.runner if attempt else None,
-            exit_code=ended.exit_code if ended else None,
-            manifest=ended.manifest if ended else None,
-        )
-        self.turn.add(self.planned.oid, event)
-        self.turn.outcomes[self.planned.id] = (status, event.manifest)
-        tell_answer(self.turn, self.planned, event, self.world)

@@ -10,18 +10,16 @@ from dataclasses import dataclass, field
 from dstack.model.advance import advance
 from dstack.model.assigning import Held, assigned_event, attempt_of, changed_assignments
 from dstack.model.fates import RunnerFates
-from dstack.model.job import Job, Reason
 from dstack.model.observation import Change
-from dstack.model.placing import Placement, Room, place
-from dstack.model.pool import Heartbeat, Phase, RunnerState
+from dstack.model.placing import Placement, place
+from dstack.model.pool import Phase, RunnerState
 from dstack.model.resuming import Pointer, is_resumed
 from dstack.model.reuse import Answer, Lookup
+from dstack.model.rooms import SENTENCE, beat_of, pauses_of, rooms_of
 from dstack.model.tagging import tag_changes, untagged
 from dstack.model.turn import OpenAttempt, Turn, Waiting
 from dstack.model.turn_taking import in_turn
 from dstack.model.world import Moment, RunnerView, RunView, World
-
-SENTENCE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +74,9 @@ def fates_of(world: World, now: Moment) -> RunnerFates:
         lost=lost,
         gone=frozenset(name for name, one in world.runners.items() if one.registration.state is RunnerState.GONE),
         waiting={(name, key): why for name, key, why in _waiting(world)},
-        paused={(name, executor): why for name, one in world.runners.items() for executor, why in _pauses(one).items()},
+        paused={
+            (name, executor): why for name, one in world.runners.items() for executor, why in pauses_of(one).items()
+        },
         gpus={name: one.registration.capacity.gpus for name, one in world.runners.items()},
         spared=frozenset(_spared(world, lost, now)) if lost else frozenset(),
         instances={name: runner.registration.instance for name, runner in world.runners.items()},
@@ -125,95 +125,13 @@ def _not_ours(world: World, fates: RunnerFates) -> Mapping[str, bool]:
     }
 
 
-def rooms_of(world: World, turns: Iterable[Turn], fates: RunnerFates) -> list[Room]:
-    """Live runners with what is left of them beside the open attempts, and revoked ones they still show at work."""
-    rooms = {runner.name: _room(runner) for runner in world.runners.values() if _usable(runner, fates)}
-    counted: set[str] = set()
-    for turn in turns:
-        for item in turn.open:
-            counted.add(item.key)
-            if item.assigned.runner in rooms:
-                rooms[item.assigned.runner].take(item.planned.job)
-    for name, key in _busy(world):
-        if name in rooms and key not in counted and (job := _revoked_job(world, name, key)):
-            rooms[name].take(job)
-    return list(rooms.values())
-
-
-def _usable(runner: RunnerView, fates: RunnerFates) -> bool:
-    here = runner.registration.state is not RunnerState.GONE
-    return here and runner.watched.proven and runner.name not in fates.lost
-
-
-def _room(runner: RunnerView) -> Room:
-    registration = runner.registration
-    return Room(
-        runner=runner.name,
-        total=registration.capacity,
-        executors=frozenset(registration.executors),
-        labels=frozenset(registration.labels),
-        volumes=frozenset(registration.volumes),
-        interruptible=registration.interruptible,
-        closed=_closed(runner),
-        pauses=_pauses(runner),
-        private=registration.private,
-        cpu=registration.capacity.cpu,
-        memory=registration.capacity.memory,
-        gpus=registration.capacity.gpus,
-    )
-
-
-def _closed(runner: RunnerView) -> str:
-    """Why it takes nothing now, though it lives."""
-    if runner.registration.state is RunnerState.DRAINING:
-        return "is draining"
-    return f"takes no jobs now: {pause[:SENTENCE]}" if (pause := _pause(runner)) else ""
-
-
-def _pause(runner: RunnerView) -> str:
-    """Why this start of the runner begins nothing, by its heartbeat."""
-    beat = _beat(runner)
-    return beat.pause if beat else ""
-
-
-def _pauses(runner: RunnerView) -> Mapping[str, str]:
-    """The same of its executors, by name."""
-    beat = _beat(runner)
-    return {name: why[:SENTENCE] for name, why in beat.pauses.items()} if beat else {}
-
-
-def _beat(runner: RunnerView) -> Heartbeat | None:
-    """Its last heartbeat, if it is one of the very start that is registered."""
-    beat = runner.watched.heartbeat
-    return beat if beat and beat.start == runner.registration.start else None
-
-
 def _waiting(world: World) -> Iterable[tuple[str, str, str]]:
     """(runner, attempt, pause): those not begun when the very start that is registered told so."""
     for name, runner in world.runners.items():
-        if beat := _beat(runner):
+        if beat := beat_of(runner):
             for key, phase in beat.attempts.items():
                 if phase is Phase.WAITING:
                     yield name, key, beat.pause[:SENTENCE]
-
-
-def _busy(world: World) -> Iterable[tuple[str, str]]:
-    for name, runner in world.runners.items():
-        if runner.watched.heartbeat:
-            for key, phase in runner.watched.heartbeat.attempts.items():
-                if phase is not Phase.ENDED:
-                    yield name, key
-
-
-def _revoked_job(world: World, runner: str, key: str) -> Job | None:
-    """The job of an attempt that was given up as lost but, by its runner's heartbeat, still runs there."""
-    job_id, _, number = key.partition(".")
-    for run in world.runs:
-        for attempt in run.state.job(job_id).attempts:
-            lost = attempt.revoked and attempt.revoked.reason is Reason.LOST
-            if lost and attempt.assigned.runner == runner and str(attempt.number) == number and run.plan:
-                return next((planned.job for planned in run.plan.jobs if planned.id == job_id), None)
-    return None
 
 
 def _hold(world: World, turns: Iterable[Turn], placement: Placement) -> Held:
