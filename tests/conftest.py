@@ -64,6 +64,7 @@ def absent() -> dict[str, str]:
     if CI:
         return {}
     there = {
+        "keys": (all(map(shutil.which, ("ssh-keygen", "ssh-agent", "gpg"))), "no gnupg or openssh-client is installed"),
         "lfs": (shutil.which("git-lfs") is not None, "git-lfs is not installed"),
         "machines": (machines.can_make(), "not root, or iproute2 is not installed"),
         "sshd": (git_servers.can_serve_ssh(), "not root, or openssh-server is not installed"),

@@ -11,7 +11,8 @@ from dstack.ledger.notes import NotesReader
 from dstack.ledger.objects import Damaged
 from dstack.ledger.push import RefUpdate
 from dstack.ledger.records import AssignmentsReader
-from dstack.ledger.runs import RunText
+from dstack.ledger.runs import RunText, WriteCommit
+from dstack.ledger.signing import Signing
 from dstack.model import refs, runtext
 from dstack.model.errors import Invalid
 from dstack.model.job import JOB_LIMIT
@@ -55,10 +56,14 @@ class _Draft:
 
 @dataclass(slots=True)
 class GitLedger:
-    """Implements `dstack.ledger.ledger.Ledger` over a cache. For one thread at a time."""
+    """Implements `dstack.ledger.ledger.Ledger` over a cache. For one thread at a time.
+
+    `signing`: how the commits of run branches are signed; None: not at all.
+    """
 
     cache: Cache
     text: RunText = runtext
+    signing: Signing | None = None
     _last: Observation = NOTHING_SEEN
     _problems: Mapping[str, str] = field(default_factory=dict)
     _notes: NotesReader = field(default_factory=NotesReader)
@@ -92,6 +97,11 @@ class GitLedger:
         outcomes = dict.fromkeys(refused, Outcome.REFUSED)
         return Pushed(outcomes={**pushed.outcomes, **outcomes}, reasons={**pushed.reasons, **refused})
 
+    @property
+    def write(self) -> WriteCommit | None:
+        """Who writes the commits of run branches, where they are to be signed."""
+        return self.signing.writer(self.cache.objects, self.cache.context) if self.signing else None
+
     def job(self, oid: str) -> bytes | None:
         """The content of a job's blob that an observation named (full id)."""
         try:
@@ -109,7 +119,7 @@ class GitLedger:
             case SetRegistration():
                 return records.write_registration(objects, change.registration)
             case SetWanted():
-                return runs.write_wanted(objects, self.text, _record(seen, change.run), change.wanted)
+                return runs.write_wanted(objects, self.text, _record(seen, change.run), change.wanted, self.write)
             case SetTag():
                 return change.root
             case _:

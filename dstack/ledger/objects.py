@@ -22,11 +22,11 @@ LINK, SUBMODULE = b"120000", b"160000"
 # A tree of 10,000 jobs takes 400 KB, and so may a folder of the user's take; what is larger is no record of ours.
 TREE_LIMIT = 64 * 1024 * 1024
 COMMIT_LIMIT = 1024 * 1024
+AUTHOR_NAME, AUTHOR_MAIL = "dstack", "dstack@localhost"
 
 # From so many objects on, a pack is quicker than a file each, though it costs a process.
 _MANY = 200
 _TAGS_DEEP = 8
-_AUTHOR = "dstack <dstack@localhost>"
 
 
 class Damaged(DstackError):
@@ -85,6 +85,10 @@ class Objects:
         """Raises Invalid where it is no commit, Damaged."""
         return _parse_commit(self._read(oid, ObjectType.COMMIT, what, COMMIT_LIMIT))
 
+    def raw_commit(self, oid: str) -> bytes:
+        """A commit's very bytes. Raises Invalid where it is none, Damaged."""
+        return self._read(oid, ObjectType.COMMIT, "commit", COMMIT_LIMIT)
+
     def peeled(self, oid: str) -> str:
         """The id of what an annotated tag names, however deep; else `oid` itself. Raises Invalid, Damaged."""
         for _ in range(_TAGS_DEEP):
@@ -139,9 +143,8 @@ class Objects:
         """A commit by `dstack`. A nonce ends its message, so that no two are alike (DESIGN section 8)."""
         seconds = int(self.clock())
         lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
-        lines += [f"{role} {_AUTHOR} {seconds} +0000" for role in ("author", "committer")]
-        text = "\n".join([*lines, "", message.rstrip("\n"), "", f"Nonce: {secrets.token_hex(8)}", ""])
-        return self._write(ObjectType.COMMIT, text.encode())
+        lines += [f"{role} {AUTHOR_NAME} <{AUTHOR_MAIL}> {seconds} +0000" for role in ("author", "committer")]
+        return self._write(ObjectType.COMMIT, "\n".join([*lines, "", with_nonce(message)]).encode())
 
     def refs(self) -> dict[str, str]:
         """Every ref of this repository with its full id. Raises Damaged."""
@@ -188,6 +191,11 @@ class Objects:
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
             msg = f"can't write to the cache {self.repository.path}: {error}"
             raise Failed(msg) from error
+
+
+def with_nonce(message: str) -> str:
+    """A commit's message that no other has."""
+    return "\n".join([message.rstrip("\n"), "", f"Nonce: {secrets.token_hex(8)}", ""])
 
 
 def parse_tree(data: bytes) -> dict[bytes, Entry]:

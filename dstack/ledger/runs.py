@@ -1,5 +1,6 @@
 """Run branches: the root that says what was submitted, and the commits behind it that say what is wanted now."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +16,9 @@ WORKFLOWS = b"workflows.yaml"
 VARIABLES = b"variables.yaml"
 RUN_LIMIT = 1024 * 1024
 FILE_LIMIT = 1024 * 1024
+# Writes a commit (tree, parents, message) and gives its full id.
+WriteCommit = Callable[[str, Sequence[str], str], str]
+
 # Each stop, abort or resume is one commit; a branch with more of them was not made by dstack.
 CHAIN_LIMIT = 10_000
 
@@ -47,16 +51,20 @@ def read_run(objects: Objects, text: RunText, name: str, tip: str) -> RunRecord 
         return BrokenRun(name=name, tip=tip, problem=str(error))
 
 
-def write_root(objects: Objects, text: RunText, spec: RunSpec, files: RootFiles) -> str:
-    """The id of a run's first commit."""
+def write_root(
+    objects: Objects, text: RunText, spec: RunSpec, files: RootFiles, write: WriteCommit | None = None
+) -> str:
+    """The id of a run's first commit. `write`: who writes the commit, where it is to be signed."""
     tree = {RUN: _run_entry(objects, text, spec, Wanted()), WORKFLOWS: Entry(FILE, files.workflows)}
     if files.variables is not None:
         tree[VARIABLES] = Entry(FILE, files.variables)
     message = f"Run {spec.run}: {spec.workflow} [skip ci]\n\nBy {_one_line(spec.submitted_by)}\nskip-checks: true"
-    return objects.write_commit(objects.write_tree(tree), [], message)
+    return (write or objects.write_commit)(objects.write_tree(tree), [], message)
 
 
-def write_wanted(objects: Objects, text: RunText, record: RunRecord, wanted: Wanted) -> str:
+def write_wanted(
+    objects: Objects, text: RunText, record: RunRecord, wanted: Wanted, write: WriteCommit | None = None
+) -> str:
     """The id of the commit that appends what is wanted now to the branch of `record`. Raises Invalid, Damaged."""
     tree = dict(objects.tree(objects.commit(record.tip).tree))
     told = replace_root(wanted, record.root)
@@ -64,7 +72,8 @@ def write_wanted(objects: Objects, text: RunText, record: RunRecord, wanted: Wan
     named = " ".join(f"{job}:{desired}" for job, desired in sorted(told.jobs.items())[:10])
     resumes = told.generation > record.wanted.generation
     subject = f"Run {record.name}: {'resume' if resumes else told.desired}{f' ({named})' if named else ''} [skip ci]"
-    return objects.write_commit(objects.write_tree(tree), [record.tip], f"{subject}\n\nskip-checks: true")
+    tree_id = objects.write_tree(tree)
+    return (write or objects.write_commit)(tree_id, [record.tip], f"{subject}\n\nskip-checks: true")
 
 
 def replace_root(wanted: Wanted, root: str) -> Wanted:

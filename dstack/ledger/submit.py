@@ -25,10 +25,10 @@ class Submitted:
 def submit(ledger: GitLedger, snapshot: Snapshot, spec: RunSpec) -> Submitted:
     """Create the run `spec.run`. Raises Conflict where the name is taken, Failed with the way out, Unavailable."""
     cache = ledger.cache
-    lfs.push(snapshot.lfs, cache.url.removeprefix("file://"), cache.context.environment)
     variables = snapshot.variables.oid if snapshot.variables else None
     files = runs.RootFiles(workflows=snapshot.workflows.oid, variables=variables)
-    root = runs.write_root(cache.objects, ledger.text, spec, files)
+    root = runs.write_root(cache.objects, ledger.text, spec, files, ledger.write)
+    lfs.push(snapshot.lfs, cache.url.removeprefix("file://"), cache.context.environment)
     key = RunKey.of(spec.run, root)
     branch = RefUpdate(refs.run_branch(spec.run), None, root)
     _push(cache, branch, RefUpdate(refs.snapshot(key), None, snapshot.commit))
