@@ -10,13 +10,13 @@ from typing import Any, cast
 import msgspec
 from tinydb import TinyDB
 
+from dstack.durable import DurableStorage
 from dstack.model.codec import Value, convert
 from dstack.model.errors import Failed
 from dstack.model.events import Ended, Times
 from dstack.model.job import Job, Reason
 from dstack.model.pool import Attempt, Phase
 from dstack.model.world import Moment
-from runner.durable import DurableStorage
 from runner.executor import Exit
 from runner.held import Cause, Failure, Held
 

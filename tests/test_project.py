@@ -26,7 +26,7 @@ SCRIPT = "import sys; sys.path.append({site!r}); from dstack.__main__ import {en
 HOMES = {
     "pygit2": ("dstack/ledger/",),
     "docker": ("runner/engine.py", "runner/connection.py", "runner/credentials.py"),
-    "tinydb": ("runner/",),
+    "tinydb": ("runner/", "webhooks/deliveries.py"),
     "rich": ("cli/",),
     "click": ("cli/",),
 }
