@@ -31,7 +31,7 @@ class SettingLine(msgspec.Struct, frozen=True, kw_only=True):
     """`config list --json`. `origin`: `shared`, `default`, the path of a file, or a variable's name."""
 
     key: str
-    value: str | float | dict[str, str] | None
+    value: str | float | dict[str, str | bool] | None
     origin: str
 
 
@@ -115,14 +115,25 @@ def _lines(seen: Seen) -> list[SettingLine]:
     return [
         SettingLine(
             key=key,
-            value=getattr(seen.settings, key) if key != "store" else seen.settings.store or seen.store_url,
+            value=_value(seen, key),
             origin=personal.origin(key, seen.shared, layers),
         )
         for key in Settings.__struct_fields__
     ]
 
 
+def _value(seen: Seen, key: str) -> str | float | dict[str, str | bool] | None:
+    if key == "store":
+        return seen.settings.store or seen.store_url
+    found: str | float | dict[str, str | bool] | None = msgspec.to_builtins(getattr(seen.settings, key))
+    return found
+
+
 def _text(line: SettingLine) -> str:
+    if line.key in personal.MAPPINGS and isinstance(line.value, dict):
+        return ", ".join(
+            f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in line.value.items()
+        )
     if isinstance(line.value, dict):
         return ", ".join(f"{old} → {new}" for old, new in line.value.items())
     return "" if line.value is None else f"{line.value:g}" if isinstance(line.value, float) else line.value

@@ -92,4 +92,12 @@ SETTINGS: Table = {
     "kms_key": "The key for that, where it is `aws:kms`.",
     "storage_class": "The storage class of what is stored.",
     "stores": "Where stores have moved: old URL to new URL.",
+    "forge": "What is reported to the forge the code is on: commit statuses, a comment on pull requests.",
+}
+FORGE: Table = {
+    "kind": "Whose API it is, where the host doesn't say: `github`, `gitlab`, `gitea` (Forgejo too).",
+    "api": "Where the API is, if not in the usual place on the code's host.",
+    "report": "Runs that triggers made (`triggered`), those of unchanged commits too (`all`), or `nothing`.",
+    "comment": "Whether pull requests get a comment; true.",
+    "web": "A web page of dstack's: statuses link to `<web>/runs/<run>`.",
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from textwrap import indent
 
 import msgspec
 
@@ -9,8 +10,10 @@ from dstack.model.errors import Invalid
 from dstack.model.problems import nearest, shown
 from dstack.model.settings import PLACE, Settings, parse_settings, settings_text
 
-# The lease, the retention and where stores have moved mean the same to all, or nothing.
-SHARED_ONLY = frozenset({"lease", "stores", "retention"})
+# The lease, the retention, where stores have moved and what is reported mean the same to all, or nothing.
+SHARED_ONLY = frozenset({"lease", "stores", "retention", "forge"})
+# Given as YAML.
+MAPPINGS = frozenset({"forge"})
 KEYS = tuple(name for name in Settings.__struct_fields__ if name not in SHARED_ONLY)
 SHARED, DEFAULT = "shared", "default"
 
@@ -78,12 +81,23 @@ def read(key: str, value: str, where: str) -> object:
     if key == "stores":
         msg = "`stores` is written by `dstack init --store NEW --copied`, when all of a store has been copied there"
         raise Invalid(msg)
+    if key in MAPPINGS:
+        return _read_mapping(key, value, where)
     try:
         number = float(value) if key == "lease" else None
         return getattr(parse_settings(settings_text(_made(key, value if number is None else number)).encode()), key)
     except (Invalid, ValueError, msgspec.ValidationError) as error:
         said = str(error).removeprefix(f"{PLACE} can't be read: ").removeprefix(f"{PLACE}: ")
         msg = f"{where}: {key} can't be {shown(value)}: {said}"
+        raise Invalid(msg) from error
+
+
+def _read_mapping(key: str, value: str, where: str) -> object:
+    """Indented, so that it can't be but this key's."""
+    try:
+        return getattr(parse_settings(f"{key}:\n{indent(value, '  ', lambda _: True)}\n".encode()), key)
+    except Invalid as error:
+        msg = f"{where}: {key} can't be {shown(value)}: {error}"
         raise Invalid(msg) from error
 
 

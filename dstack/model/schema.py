@@ -63,12 +63,15 @@ def variables_schema() -> Form:
 
 def config_schema() -> Form:
     """Of `config.yaml` on the branch `dstack/config`."""
-    found: dict[str, Any] = msgspec.json.schema(Settings)["$defs"][Settings.__name__]
-    forms = {name: _setting(name, form) for name, form in found["properties"].items()}
+    kinds: dict[str, Any] = msgspec.json.schema(Settings)["$defs"]
+    forms = _fields(kinds[Settings.__name__], kinds, language.SETTINGS)
     forms["lease"] |= {"minimum": 1, "maximum": 86400}
     settings = {"type": ["object", "null"], "properties": forms, "additionalProperties": False}
     return _titled("dstack: settings", settings)
 
+
+# What fields of values within settings are for.
+_WORDS: Mapping[str, language.Table] = {"ForgeSettings": language.FORGE}
 
 SCHEMAS: Mapping[str, Callable[[], Form]] = {
     "workflows": workflows_schema,
@@ -81,8 +84,26 @@ def _titled(title: str, form: Form) -> Form:
     return {"$schema": DIALECT, "title": title, **form}
 
 
-def _setting(name: str, form: Form) -> Form:
-    described = {"description": language.SETTINGS[name]} if name in language.SETTINGS else {}
+def _fields(form: Mapping[str, Any], kinds: Mapping[str, Any], words: language.Table) -> dict[str, Any]:
+    """The fields of a value, each with its description."""
+    return {name: _setting(name, _whole(one, kinds), words) for name, one in form["properties"].items()}
+
+
+def _whole(form: Mapping[str, Any], kinds: Mapping[str, Any]) -> Form:
+    """With what it refers to in place."""
+    if "$ref" in form:
+        name = str(form["$ref"]).rpartition("/")[2]
+        kind = kinds[name]
+        if "enum" in kind:
+            return {"enum": kind["enum"]}
+        return {"type": "object", "properties": _fields(kind, kinds, _WORDS[name]), "additionalProperties": False}
+    if "anyOf" in form:
+        return {**form, "anyOf": [_whole(one, kinds) for one in form["anyOf"]]}
+    return {**form, "items": _whole(form["items"], kinds)} if "items" in form else dict(form)
+
+
+def _setting(name: str, form: Form, words: language.Table) -> Form:
+    described = {"description": words[name]} if name in words else {}
     return {**described, **{key: value for key, value in form.items() if key != "default"}}
 
 

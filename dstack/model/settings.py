@@ -7,6 +7,7 @@ import msgspec
 from dstack.model.codec import Value, convert
 from dstack.model.document import Mapping, Node, Scalar, parse_document
 from dstack.model.errors import Invalid
+from dstack.model.forge import ForgeSettings
 from dstack.model.problems import Problems
 from dstack.model.retention import DEFAULT, Retention, parse_retention
 from dstack.model.s3_place import OPTIONS, store_url
@@ -19,7 +20,8 @@ PLACE = "config.yaml on the branch dstack/config"
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`store`: a URL. `lease` in seconds. `throttle`: the remote is pushed to as rarely as a forge.
 
-    `stores`: where stores have moved, old URL → new URL. `retention`: see `kept`.
+    `stores`: where stores have moved, old URL → new URL. `retention`: see `kept`. `forge`: what is
+    reported there; nothing without it.
     The others say how an S3 store is reached and written.
     """
 
@@ -34,6 +36,7 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     storage_class: str | None = None
     stores: dict[str, str] = {}
     retention: str | None = None
+    forge: ForgeSettings | None = None
 
     @property
     def kept(self) -> Retention:
@@ -60,6 +63,8 @@ def parse_settings(text: bytes | None) -> Settings:
         raise Invalid(msg) from error
     try:
         _ = settings.kept
+        if settings.forge:
+            settings.forge.check()
     except Invalid as error:
         msg = f"{PLACE}: {error}"
         raise Invalid(msg) from error
