@@ -3,117 +3,139 @@
 What it must know of commits, it asks for (`Firing.lookups`): look that up, and call it again with the facts.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import datetime
-from typing import NamedTuple
 
-from dstack.model.runspec import Trigger
-from dstack.model.seen import Move, Seen
-from dstack.model.triggers import Triggers
+from dstack.model.due import Due, Moment, due
+from dstack.model.ref_events import Moved, Scene, ref_event
+from dstack.model.seen import HEADS, MOST_REFUSALS, SCHEDULES, Move, Seen, Trouble, path_of, pull_of
+from dstack.model.trigger_facts import (
+    Allowed,
+    Asking,
+    CommitFacts,
+    Diff,
+    Event,
+    Facts,
+    Fired,
+    Firing,
+    Lacking,
+    Lookups,
+    Tips,
+    read_commit,
+)
 
+__all__ = [
+    "Allowed",
+    "CommitFacts",
+    "Diff",
+    "Event",
+    "Facts",
+    "Fired",
+    "Firing",
+    "Lookups",
+    "Tips",
+    "fire",
+    "read_commit",
+    "refused",
+]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tips:
-    """One look at the code remote: full refs → full ids of commits (tags peeled; what names no commit is left out).
-
-    `default`: the branch its HEAD names, without `refs/heads/`. `bases`: the branches that pull requests are to be
-    merged into, where the forge told; elsewhere the default branch is taken for it.
-    """
-
-    refs: Mapping[str, str]
-    default: str | None
-    bases: Mapping[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommitFacts:
-    """What a commit says. `on`: the triggers of the workflows that have some. `by`: its committer, `Name <mail>`.
-
-    `problem`: why its workflows can't be read.
-    """
-
-    by: str
-    message: str
-    on: Mapping[str, Triggers] = field(default_factory=dict)
-    problem: str = ""
-
-
-class Diff(NamedTuple):
-    """A question: which paths differ. `forked`: not from `before` itself, but from their merge base."""
-
-    before: str
-    after: str
-    forked: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What was looked up. `changed`: None where it can't be told or is too much: then everything counts as changed.
-
-    `reached`: whether any branch of the repository contains this commit.
-    """
-
-    commits: Mapping[str, CommitFacts] = field(default_factory=dict)
-    changed: Mapping[Diff, frozenset[str] | None] = field(default_factory=dict)
-    reached: Mapping[str, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lookups:
-    """What is to be looked up before the rest can be told: keys of Facts that are lacking."""
-
-    commits: frozenset[str] = frozenset()
-    changed: frozenset[Diff] = frozenset()
-    reached: frozenset[str] = frozenset()
-
-    def __bool__(self) -> bool:
-        """Whether anything is wanted."""
-        return bool(self.commits or self.changed or self.reached)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fired:
-    """A run to make of `workflow` as it stands at `trigger.commit`. Its name: `run_names.triggered_name`."""
-
-    workflow: str
-    trigger: Trigger
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One thing that happened at `path` of the memory. Its runs and its move belong in one atomic push.
-
-    The moves of events are independent of each other; several events may go in one push, evaluated against one memory.
-    `can_wait`: there are no runs, and nothing is lost if the move is never written.
-    """
-
-    path: str
-    move: Move
-    runs: tuple[Fired, ...] = ()
-    can_wait: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Firing:
-    """What is to be done, in this order. `baseline`: the memory to write first, where there was none: nothing fires.
-
-    `next_at`: when a schedule is due next. `active`: whether any workflow of the default branch, or of what moved, has
-    triggers. `problem`: why nothing at all can be evaluated.
-    """
-
-    events: tuple[Event, ...] = ()
-    baseline: Seen | None = None
-    lookups: Lookups = field(default_factory=Lookups)
-    next_at: datetime | None = None
-    active: bool = False
-    problem: str = ""
-
-
-# Why `by` (whom the commit names) may start nothing by moving the ref (a full one); None: it may.
-Allowed = Callable[[str, str], str | None]
+MAX_TIPS = 100_000
 
 
 def fire(seen: Seen | None, tips: Tips, facts: Facts, now: datetime, allowed: Allowed | None = None) -> Firing:
     """All that can be told from these facts."""
-    raise NotImplementedError
+    refs = {path: ref for ref in tips.refs if (path := path_of(ref))}
+    if len(refs) > MAX_TIPS:
+        return Firing(
+            problem=f"the code remote has {len(refs)} branches, tags and pull requests: triggers take {MAX_TIPS}"
+        )
+    if not any(path.startswith(HEADS) for path in refs):
+        lost = seen is not None and any(path.startswith(HEADS) for path in seen.marks)
+        return Firing(problem="the code remote shows no branches any more: what was seen there is kept" if lost else "")
+    if seen is None:
+        return Firing(baseline=Seen(marks={path: tips.refs[ref] for path, ref in refs.items()}))
+    scene = Scene(seen=seen, tips=tips, allowed=allowed)
+    asking = Asking(facts)
+    tip = scene.tip(tips.default)
+    at = _moment(tip, asking, now)
+    clock = due(scene, at) if at else Due()
+    moved = list(_moved(refs, scene))
+    events = [event for one in moved if (event := _event(one, scene, asking))]
+    tidy = _tidy(refs, scene, at, clock)
+    looked = {one.commit for one in moved} | ({tip} if tip else set())
+    return Firing(
+        events=(*tidy, *events, *clock.events),
+        lookups=asking.lookups,
+        next_at=clock.next_at,
+        active=any(facts.commits[one].on for one in looked if one in facts.commits),
+    )
+
+
+def refused(event: Event, seen: Seen, reason: str) -> Move:
+    """What to remember where the remote refused the runs of an event: tried again, and given up the third time.
+
+    `reason`: the remote's words. The mark moves only when it is given up.
+    """
+    mark = event.move.marks[event.path] or ""
+    before = seen.troubles.get(event.path)
+    times = before.refusals if before and before.mark == mark else 0
+    names = [run.workflow for run in event.runs]
+    trouble = Trouble.of(mark, reason, refusals=times + 1, workflows=names)
+    marks = event.move.marks if trouble.refusals >= MOST_REFUSALS else {}
+    return Move(marks=marks, troubles={event.path: trouble})
+
+
+def _moment(tip: str | None, asking: Asking, now: datetime) -> Moment | None:
+    try:
+        return Moment(now=now, tip=tip, facts=asking.commit(tip)) if tip else None
+    except Lacking:
+        return None
+
+
+def _moved(refs: dict[str, str], scene: Scene) -> Iterator[Moved]:
+    """In the order of their paths, so that it is the same order each time."""
+    for path, ref in sorted(refs.items()):
+        before, commit = scene.seen.marks.get(path), scene.tips.refs[ref]
+        if before != commit and path not in scene.seen.unreadable:
+            yield Moved(path=path, ref=ref, before=before, commit=commit)
+
+
+def _event(moved: Moved, scene: Scene, asking: Asking) -> Event | None:
+    try:
+        return ref_event(moved, scene, asking)
+    except Lacking:
+        return None
+
+
+def _tidy(refs: dict[str, str], scene: Scene, at: Moment | None, clock: Due) -> tuple[Event, ...]:
+    """What is gone is forgotten; what is new to the clock, or was unreadable, is recorded as it is now.
+
+    A pull request is remembered without its ref: forges drop that and bring it back, and its number is never another's.
+    """
+    seen = scene.seen
+    marks: dict[str, str | None] = {}
+    for path in (*seen.marks, *seen.unreadable):
+        if path.startswith(SCHEDULES):
+            continue
+        if path in seen.unreadable:
+            marks[path] = scene.tips.refs[refs[path]] if path in refs else None
+        elif path not in refs and pull_of(path) is None:
+            marks[path] = None
+    marks.update(clock.begun)
+    marks.update(dict.fromkeys(clock.gone))
+    left = seen.marks.keys() | refs.keys() | clock.begun.keys()
+    troubles: dict[str, Trouble | None] = {
+        path: None for path in seen.troubles if marks.get(path, "") is None or path not in left
+    }
+    troubles.update(_broken(scene, at))
+    tidied = Event(path="", move=Move(marks=marks, troubles=troubles))
+    return (tidied,) if marks or troubles else ()
+
+
+def _broken(scene: Scene, at: Moment | None) -> dict[str, Trouble]:
+    """That the file of the default branch is broken, where nothing says so yet: its schedules wait."""
+    path = f"{HEADS}{scene.tips.default}"
+    if at is None or not at.facts.problem or scene.seen.marks.get(path) != at.tip:
+        return {}
+    trouble = Trouble.of(at.tip, at.facts.problem)
+    return {} if scene.seen.troubles.get(path) == trouble else {path: trouble}

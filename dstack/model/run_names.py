@@ -36,7 +36,8 @@ def triggered_name(workflow: str, trigger: Trigger, number: int = 1) -> str:
 
     `number` is 2, 3, … where the names before are taken by runs of other keys.
     """
-    where = f"pr-{trigger.pull}" if trigger.pull is not None else trigger.slot or trigger.ref.split("/", 2)[-1]
+    where = trigger.slot[:16] if trigger.slot else trigger.ref.split("/", 2)[-1]
+    where = where if trigger.pull is None else f"pr-{trigger.pull}"
     end = f"-{trigger.key[:8]}" + (f"-{number}" if number > 1 else "")
     start = "-".join(filter(None, (_slug(workflow, MOST_WORKFLOW), _slug(where, MOST_PLACE))))
     return f"{start}{end}"
