@@ -1,1 +1,1 @@
-"""The HTTP face of the controller. Nothing listens yet: polling and file watching wake the loop."""
+"""The HTTP face of a controller: webhooks in, wake-ups out, in a process of its own. It reads nothing of git."""

@@ -1,42 +1,44 @@
 """The receiver as a controller holds it: a process that listens, started again when it dies, and the news it brings."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from webhooks.address import listen, parse_address
+from webhooks.messages import (
+    LINE_LIMIT,
+    Ask,
+    FromReceiver,
+    Numbers,
+    Said,
+    Serve,
+    Served,
+    Standing,
+    Told,
+    What,
+    Woke,
+    from_receiver,
+    line,
+)
 
-class What(StrEnum):
-    """What may have changed."""
+__all__ = ["Receiver", "Served", "Standing", "What"]
 
-    CODE = "code"
-    STATE = "state"
+LOG = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Served:
-    """A repository the receiver answers for, at the paths that `dstack.model.hookpath` makes of these.
-
-    `name`: as the configuration calls it, shown in logs and metrics: no credentials in it. `repository`: its id, where
-    it is known. `secrets` verify webhooks, `tokens` let runners and users wait and poke; the first is the newest.
-    """
-
-    name: str
-    secrets: tuple[str, ...] = ()
-    tokens: tuple[str, ...] = ()
-    repository: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """How one repository's controller is doing: counts since its start; `polled`: seconds since the last good poll."""
-
-    name: str
-    polled: float | None
-    turns: int = 0
-    pushes: int = 0
-    runs: int = 0
-    failures: int = 0
+MAIN = str(Path(__file__).with_name("__main__.py"))
+# What the process may know of our environment: no credentials are among it.
+ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+# Who lived so long has not failed at the start.
+SOUND_SECONDS = 30.0
+END_SECONDS = 5.0
 
 
 class Receiver:
@@ -48,28 +50,206 @@ class Receiver:
         repositories: Sequence[Served],
         woke: Callable[[str, What], None],
         *,
-        standing: Callable[[], Sequence[Standing]] = tuple,
+        standing: Callable[[], Iterable[Standing]] = tuple,
         deliveries: Path | None = None,
     ) -> None:
         """`address`: `HOST:PORT`, or a port of this machine alone. `woke(name, what)` must return soon.
 
         `deliveries`: a file that remembers deliveries over restarts. Raises Invalid (the address), Failed (it's taken).
         """
-        raise NotImplementedError
+        self._listening, self._address = listen(parse_address(address))
+        self._repositories = tuple(repositories)
+        self._woke, self._standing, self._deliveries = woke, standing, deliveries
+        # As time goes on, so that a number from before a restart of ours is never met again.
+        self._numbers = {one.name: time.time_ns() // 1_000_000 for one in repositories}
+        self._changes = threading.Condition()
+        self._unsaid: dict[str, int] = {}
+        self._serve_unsaid = self._asked = False
+        self._child: _Child | None = None
+        self._stop = threading.Event()
+        self._keeping = threading.Thread(target=self._keep, name="receiver", daemon=True)
+        self._telling = threading.Thread(target=self._tell, name="receiver-telling", daemon=True)
+        self._keeping.start()
+        self._telling.start()
 
     @property
     def address(self) -> str:
         """`HOST:PORT` as bound: with port 0, the one the system chose."""
-        raise NotImplementedError
+        return str(self._address)
+
+    @property
+    def pid(self) -> int | None:
+        """The process that listens now, if one does."""
+        child = self._child
+        return child.process.pid if child else None
 
     def serve(self, repositories: Sequence[Served]) -> None:
         """Answer for these from now on: when an id became known, or a secret was rotated."""
-        raise NotImplementedError
+        with self._changes:
+            self._repositories = tuple(repositories)
+            fresh = {one.name: time.time_ns() // 1_000_000 for one in repositories if one.name not in self._numbers}
+            self._numbers.update(fresh)
+            self._unsaid.update(fresh)
+            self._serve_unsaid = True
+            self._changes.notify()
 
     def changed(self, name: str) -> None:
         """Tell those who wait for this repository that something changed."""
-        raise NotImplementedError
+        with self._changes:
+            if name in self._numbers:
+                self._numbers[name] += 1
+                self._unsaid[name] = self._numbers[name]
+                self._changes.notify()
 
     def stop(self) -> None:
         """Close the door; the process has ended when this returns."""
-        raise NotImplementedError
+        self._stop.set()
+        with self._changes:
+            self._changes.notify()
+            child = self._child
+        if child:
+            child.hang_up()
+        for thread in (self._keeping, self._telling):
+            thread.join(2 * END_SECONDS)
+        self._listening.close()
+
+    def _keep(self) -> None:
+        """One process after the other, until stopped."""
+        pause = FIRST_PAUSE
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                self._one()
+            except Exception:
+                LOG.exception("the receiver of webhooks failed")
+            if time.monotonic() - began > SOUND_SECONDS:
+                pause = FIRST_PAUSE
+            if not self._stop.is_set():
+                LOG.error("the receiver of webhooks ended; it is started again in %.1f s", pause)
+                self._wake_all()  # what it had heard last may have gone with it
+            self._stop.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _one(self) -> None:
+        child = _Child(self._listening, self._deliveries)
+        try:
+            with self._changes:
+                self._child = child
+                self._unsaid, self._serve_unsaid = dict(self._numbers), True
+                self._changes.notify()
+            if self._stop.is_set():  # it was set before there was anyone to hang up on
+                child.hang_up()
+            for message in child.messages():
+                self._obey(message)
+        finally:
+            with self._changes:
+                self._child = None
+            child.end()
+
+    def _obey(self, message: FromReceiver) -> None:
+        match message:
+            case Woke():
+                self._wake(message.name, message.what)
+            case Said():
+                LOG.log(message.level, "%s", message.text)
+            case Ask():
+                with self._changes:
+                    self._asked = True
+                    self._changes.notify()
+            case _:
+                LOG.info("webhooks and wake-ups are listened for at %s", self._address)
+
+    def _wake(self, name: str, what: What) -> None:
+        try:
+            self._woke(name, what)
+        except Exception:
+            LOG.exception("a wake-up of %s was lost", name)
+
+    def _wake_all(self) -> None:
+        for one in self._repositories:
+            for what in What:
+                self._wake(one.name, what)
+
+    def _tell(self) -> None:
+        """What is to be said is said here alone, so that a receiver that doesn't listen holds up nobody else."""
+        while not self._stop.is_set():
+            with self._changes:
+                while not (
+                    self._stop.is_set() or (self._child and (self._serve_unsaid or self._unsaid or self._asked))
+                ):
+                    self._changes.wait()
+                child = self._child
+                serve = Serve(repositories=self._repositories) if self._serve_unsaid else None
+                numbers = Numbers(last=self._unsaid) if self._unsaid else None
+                asked = self._asked
+                self._serve_unsaid, self._unsaid, self._asked = False, {}, False
+            if child and serve:
+                child.say(line(serve))
+            if child and numbers:
+                child.say(line(numbers))
+            if child and asked:
+                child.say(line(Told(standings=self._standings())))
+
+    def _standings(self) -> tuple[Standing, ...]:
+        try:
+            return tuple(self._standing())
+        except Exception:
+            LOG.exception("how the repositories are doing can't be told")
+            return ()
+
+
+class _Child:
+    """One process, and the line to it."""
+
+    def __init__(self, listening: socket.socket, deliveries: Path | None) -> None:
+        """In a session of its own: an interrupt at the terminal is for us to obey."""
+        self._line, theirs = socket.socketpair()
+        with theirs:
+            descriptors = (theirs.fileno(), listening.fileno())
+            more = [str(deliveries)] if deliveries else []
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", MAIN, *map(str, descriptors), str(os.getpid()), *more],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=descriptors,
+                start_new_session=True,
+                env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+            )
+
+    def say(self, text: bytes) -> None:
+        """A line; lost where nobody listens any more."""
+        try:
+            self._line.sendall(text)
+        except OSError as error:
+            LOG.debug("the receiver of webhooks doesn't listen: %s", error)
+
+    def messages(self) -> Iterable[FromReceiver]:
+        """What it says, until it ends."""
+        with self._line.makefile("rb") as lines:
+            while True:
+                try:
+                    text = lines.readline(LINE_LIMIT)
+                except OSError:
+                    return
+                if not text:
+                    return
+                message = from_receiver(text)
+                if message is not None:
+                    yield message
+
+    def hang_up(self) -> None:
+        """It ends when nobody is on the line any more."""
+        try:
+            self._line.shutdown(socket.SHUT_RDWR)
+        except OSError as error:
+            LOG.debug("the receiver of webhooks had hung up: %s", error)
+
+    def end(self) -> None:
+        """Wait for it, and no longer than it takes to be killed."""
+        self.hang_up()
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+        self._line.close()
