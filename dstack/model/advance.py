@@ -5,11 +5,12 @@ from dataclasses import replace
 from dstack.model.events import Planned
 from dstack.model.fates import RunnerFates
 from dstack.model.plan import Plan
+from dstack.model.refused import refusers
 from dstack.model.resuming import Unknown, is_resumed, resumed
 from dstack.model.s3_place import moved
 from dstack.model.states import RunState
 from dstack.model.step import Step
-from dstack.model.summing_up import finish, finish_invalid
+from dstack.model.summing_up import finish, finish_distrusted, finish_invalid
 from dstack.model.turn import Turn
 from dstack.model.world import Moment, RunView, World
 
@@ -20,9 +21,14 @@ def advance(run: RunView, world: World, fates: RunnerFates, now: Moment) -> Turn
     """Everything about one run but the choice of runners."""
     store = moved(world.stores, run.state.planned.store) if run.state.planned else world.store
     turn = Turn(run=run, now=now, store=store)
+    if run.distrust:
+        if not run.state.finished:
+            finish_distrusted(turn)
+        return turn
     if run.state.finished and not _resume(turn, world):
         return turn
     run = turn.run
+    turn.refusers = refusers(run.state.jobs.values())
     if run.plan is None:
         finish_invalid(turn)
         return turn

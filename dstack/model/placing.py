@@ -17,7 +17,8 @@ FIRST_BACKLOG_PER_SLOT = 2
 class Candidate:
     """A job that could run. `order` sorts the queue. `expected`: seconds it should take, None if nobody knows.
 
-    `avoid`: runners it was lost on, taken only if there is no other. `only`: the one runner it may go to.
+    `avoid`: runners it was lost on, taken only if there is no other. `only`: the one runner it may go to. `refused`:
+    those that would not begin it, because of its signature. `fork`: its code is from a fork.
     """
 
     key: str
@@ -26,6 +27,8 @@ class Candidate:
     expected: float | None = None
     avoid: frozenset[str] = frozenset()
     only: str | None = None
+    refused: frozenset[str] = frozenset()
+    fork: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,7 +36,7 @@ class Room:
     """What is left of a runner while a turn places jobs on it.
 
     `closed`: why it takes nothing now; `pauses`: why nothing for an executor. `reserved`: all that
-    gets free is for a large job; `awaited`: the GPUs only.
+    gets free is for a large job; `awaited`: the GPUs only. `forks`: it runs the code of forks.
     """
 
     runner: str
@@ -45,6 +48,7 @@ class Room:
     closed: str = ""
     pauses: Mapping[str, str] = field(default_factory=dict)
     private: bool = False
+    forks: bool = False
     cpu: float = 0.0
     memory: float = 0.0
     gpus: tuple[Gpu, ...] = ()
@@ -122,6 +126,15 @@ def misfit(job: Job, room: Room) -> str:
     return _not_offered(job, room) or lacking(room.total.gpus, job.resources.gpu)
 
 
+def objection(candidate: Candidate, room: Room) -> str:
+    """Why this could never run there; empty if it could."""
+    if candidate.fork and not room.forks:
+        return "runs nothing from forks (`dstack-runner config --forks` on its machine allows it)"
+    if room.runner in candidate.refused:
+        return "has refused it because of its signature"
+    return misfit(candidate.job, room)
+
+
 def _not_offered(job: Job, room: Room) -> str:
     """What its owner would have to say of the runner for it to take the job; empty if there is nothing."""
     missing = [label for label in job.labels if label not in room.labels]
@@ -167,12 +180,15 @@ def _kind(candidate: Candidate) -> tuple[object, ...]:
     resources = candidate.job.resources
     needs = (executor_of(candidate.job), resources.cpu, resources.memory, resources.gpu, candidate.job.labels)
     places = (frozenset(volume.name for volume in candidate.job.volumes), resources.interruptible)
-    return (*needs, *places, candidate.expected, candidate.avoid, candidate.only)
+    trust = (candidate.refused, candidate.fork)
+    return (*needs, *places, *trust, candidate.expected, candidate.avoid, candidate.only)
 
 
 def _choose(candidate: Candidate, rooms: Sequence[Room], interval: float) -> tuple[Room | None, str]:
     job = candidate.job
-    fitting = [room for room in rooms if _allowed(candidate, room) and not (misfit(job, room) or room.closed_to(job))]
+    fitting = [
+        room for room in rooms if _allowed(candidate, room) and not (objection(candidate, room) or room.closed_to(job))
+    ]
     if not fitting:
         return None, why_nowhere(candidate, rooms)
     # Machines with GPUs are left to those who ask for some, as long as there are others.
@@ -205,7 +221,7 @@ def why_nowhere(candidate: Candidate, rooms: Sequence[Room]) -> str:
     if not allowed:
         return "waits for a runner: none is live"
     reasons = "; ".join(
-        f"{room.runner} {misfit(candidate.job, room) or room.closed_to(candidate.job)}" for room in allowed[:3]
+        f"{room.runner} {objection(candidate, room) or room.closed_to(candidate.job)}" for room in allowed[:3]
     )
     return f"no live runner can take it: {reasons}"
 

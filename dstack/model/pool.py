@@ -37,7 +37,7 @@ class Registration(Value, frozen=True, kw_only=True):
     """`runner.json` in `refs/dstack/runners/<runner>`. `instance` is the state folder's id, `start` this start's nonce.
 
     `private`: for the one run that names it (`--local`), placed on by nobody else. `volumes` are the names of folders
-    it offers. `interruptible`: the machine can be taken away at any time.
+    it offers. `interruptible`: the machine can be taken away at any time. `forks`: it runs the code of forks.
     """
 
     version: int = 1
@@ -52,6 +52,7 @@ class Registration(Value, frozen=True, kw_only=True):
     software: str = ""
     volumes: tuple[str, ...] = ()
     interruptible: bool = False
+    forks: bool = False
     private: bool = False
     store: str
     state: RunnerState = RunnerState.LIVE

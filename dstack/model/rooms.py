@@ -15,7 +15,7 @@ SENTENCE = 200
 
 def rooms_of(world: World, turns: Iterable[Turn], fates: RunnerFates) -> list[Room]:
     """Live runners with what is left of them beside the open attempts, and revoked ones they still show at work."""
-    rooms = {runner.name: room_of(runner) for runner in world.runners.values() if _usable(runner, fates)}
+    rooms = {runner.name: room_of(runner) for runner in world.runners.values() if is_usable(runner, fates)}
     counted: set[str] = set()
     for turn in turns:
         for item in turn.open:
@@ -28,7 +28,8 @@ def rooms_of(world: World, turns: Iterable[Turn], fates: RunnerFates) -> list[Ro
     return list(rooms.values())
 
 
-def _usable(runner: RunnerView, fates: RunnerFates) -> bool:
+def is_usable(runner: RunnerView, fates: RunnerFates) -> bool:
+    """Whether it lives, as far as anybody can tell."""
     here = runner.registration.state is not RunnerState.GONE
     return here and runner.watched.proven and runner.name not in fates.lost
 
@@ -46,6 +47,7 @@ def room_of(runner: RunnerView) -> Room:
         closed=_closed(runner),
         pauses=pauses_of(runner),
         private=registration.private,
+        forks=registration.forks,
         cpu=registration.capacity.cpu,
         memory=registration.capacity.memory,
         gpus=registration.capacity.gpus,

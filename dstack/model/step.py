@@ -8,6 +8,7 @@ from dstack.model.job import Job, Reason
 from dstack.model.placing import Candidate, misfit
 from dstack.model.plan import PlannedJob
 from dstack.model.pool import attempt_key
+from dstack.model.refused import is_of_fork, is_refusal, may_go_elsewhere, refusers
 from dstack.model.resuming import Unknown, restored
 from dstack.model.retries import last_revoked, retries_left
 from dstack.model.rooms import room_of
@@ -68,8 +69,13 @@ class Step:
 
     def _conclude(self, state: JobState, attempt: AttemptState, ended: Ended) -> None:
         """The runner's claim counts: believe it, unless another try is due."""
+        run, wanted = self.turn.run, self._desired is Desired.RUN
+        if wanted and is_refusal(attempt) and may_go_elsewhere(run, self._job, state, self.world, self.fates):
+            self._revoke(attempt, ended.reason, ended.message, ended, begun=False)
+            self._wait(state, None, attempt.assigned.restore)
+            return
         retries = retries_left(self._job, state, ended.reason) if ended.status is Status.FAILED else 0
-        if retries and self._desired is Desired.RUN:
+        if retries and wanted:
             self._revoke(
                 attempt, ended.reason, f"attempt {attempt.number} failed ({ended.message or ended.reason})", ended
             )
@@ -151,8 +157,10 @@ class Step:
             job=self._job,
             order=self.turn.order(self.index),
             expected=self.expected,
-            avoid=lost_on,
+            avoid=lost_on | self.turn.refusers,
             only=self.turn.run.spec.options.only,
+            refused=refusers([state]),
+            fork=is_of_fork(self.turn.run),
         )
         number = state.attempts[-1].number + 1 if state.attempts else 1
         self.turn.ready.append(Waiting(planned=self.planned, candidate=candidate, attempt=number, restore=restore))

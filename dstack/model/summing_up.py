@@ -6,24 +6,43 @@ from collections.abc import Iterable
 from dstack.model.events import Finished, JobSummary, Reused, RunFinished
 from dstack.model.job import Job, Reason, short
 from dstack.model.plan import Plan
-from dstack.model.states import FRESH, RunState, run_reason, run_status
+from dstack.model.states import FRESH, JobState, RunState, run_reason, run_status
 from dstack.model.status import Status
 from dstack.model.turn import Turn
 
 
 def finish_invalid(turn: Turn) -> None:
     """What was asked for can't be planned: the run has failed."""
+    turn.add(turn.run.root, _ended(turn, turn.run.problem, Reason.INVALID))
+
+
+def finish_distrusted(turn: Turn) -> None:
+    """Its commits aren't signed as they must be: the run has failed, and so has each job that hadn't ended."""
     run = turn.run
-    turn.add(
-        run.root,
-        RunFinished(
-            seq=0,
-            at=turn.now.wall,
-            message=run.problem,
-            generation=run.state.generation,
-            status=Status.FAILED,
-            reason=Reason.INVALID,
-        ),
+    for planned in run.plan.jobs if run.plan and run.state.planned else ():
+        state = run.state.job(planned.id)
+        if state.outcome:
+            turn.outcomes[planned.id] = (state.outcome, state.manifest)
+            continue
+        turn.add(planned.oid, _refused(turn, state))
+        turn.outcomes[planned.id] = (Status.FAILED, None)
+    if run.plan and run.state.planned:
+        finish(turn, run.plan)
+    else:
+        turn.add(run.root, _ended(turn, run.distrust, Reason.SIGNATURE))
+
+
+def _refused(turn: Turn, state: JobState) -> Finished:
+    last = state.open
+    return Finished(
+        seq=0,
+        at=turn.now.wall,
+        message=turn.run.distrust,
+        generation=state.generation,
+        status=Status.FAILED,
+        reason=Reason.SIGNATURE,
+        attempt=last.number if last else None,
+        runner=last.assigned.runner if last else None,
     )
 
 
@@ -49,6 +68,13 @@ def finish(turn: Turn, plan: Plan) -> None:
     )
     for end in ends:
         turn.add(turn.run.root, end)
+
+
+def _ended(turn: Turn, message: str, reason: Reason) -> RunFinished:
+    generation = turn.run.state.generation
+    return RunFinished(
+        seq=0, at=turn.now.wall, message=message, generation=generation, status=Status.FAILED, reason=reason
+    )
 
 
 def _ends(turn: Turn, plan: Plan) -> Iterable[JobSummary]:

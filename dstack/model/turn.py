@@ -50,7 +50,8 @@ class Turn:
 
     `unsure`: full ids of jobs that wait until it is known whether another stands in; `lookups` what is to be looked up
     for some of them. `answers`: which keys are answered by what is finished in this turn. `pointers`: where artifact
-    sets are to be looked for (a store's URL, a key) before jobs that start from them can go on.
+    sets are to be looked for (a store's URL, a key) before jobs that start from them can go on. `refusers`: runners
+    that don't trust the run.
     """
 
     run: RunView
@@ -66,6 +67,7 @@ class Turn:
     lookups: dict[str, Lookup] = field(default_factory=dict)
     answers: dict[Lookup, Answer] = field(default_factory=dict)
     pointers: set[tuple[str, str]] = field(default_factory=set)
+    refusers: frozenset[str] = frozenset()
     _jobs: dict[str, Job] = field(default_factory=dict)
 
     def add(self, oid: str, event: Event) -> None:

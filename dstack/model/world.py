@@ -27,7 +27,10 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
-    """One run. `problem` says why it can't be planned (then `plan` is None). `lines`: how many lines each note has."""
+    """One run. `problem` says why it can't be planned (then `plan` is None). `lines`: how many lines each note has.
+
+    `distrust`: why nothing of it may be executed, though only signed runs are.
+    """
 
     key: RunKey
     root: str
@@ -35,6 +38,7 @@ class RunView:
     wanted: Wanted
     plan: Plan | None
     problem: str = ""
+    distrust: str = ""
     state: RunState = field(default_factory=RunState)
     lines: Mapping[str, int] = field(default_factory=dict)
 
