@@ -8,14 +8,12 @@ from cli.lines import JobLine, RunLine, run_line
 from cli.pick import Picked
 from cli.reading import Reader
 from cli.session import Seen
-from dstack.model.errors import DstackError, Failed, Invalid, Unavailable
-from dstack.model.folder_paths import joined
+from dstack.model.errors import Invalid
 from dstack.model.job import Job
-from dstack.model.metrics import LIMIT, Measured, merged, parse_metrics
+from dstack.model.metrics import Measured
 from dstack.model.world import RunView
 from dstack.store import parallel
-from dstack.store.artifacts import Missing, load
-from dstack.store.single import read_file
+from dstack.store.measuring import measured
 from dstack.store.store import Store
 
 
@@ -59,25 +57,5 @@ def measure(store: Store, jobs: Sequence[Measure]) -> None:
 def _measure(store: Store, one: Measure) -> None:
     if not one.line.artifacts:
         return
-    files: dict[str, dict[str, Measured]] = {}
-    problems: list[str] = []
-    try:
-        manifest = load(store, one.line.artifacts.rpartition("/")[2])
-    except (Invalid, Missing) as error:
-        one.problems = (str(error),)
-        return
-    for path in one.job.metrics:
-        try:
-            data = read_file(store, manifest, joined(one.job.working_dir, path), limit=LIMIT)
-            if data is None:
-                problems.append(f"{path} is not among its artifacts")
-            else:
-                files[path] = parse_metrics(data)
-        except (Unavailable, Failed) as error:
-            if not isinstance(error, Missing):
-                raise
-            problems.append(str(error))
-        except DstackError as error:
-            problems.append(f"{path}: {error}")
-    one.values = merged(files)
-    one.problems = tuple(problems)
+    digest = one.line.artifacts.rpartition("/")[2]
+    one.values, one.problems = measured(store, digest, one.job.working_dir, one.job.metrics)

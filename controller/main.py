@@ -15,6 +15,7 @@ from controller.archiving import Archiving, NoArchive
 from controller.cache import StoreCache
 from controller.fleet import Progress
 from controller.pulse import StorePulse
+from controller.reporting import NoReporter, Reporter
 from controller.turn import Controller
 from dstack.ledger.archive import Archive
 from dstack.ledger.ledger import Ledger
@@ -38,8 +39,8 @@ class ControllerParts:
     """What a controller is made of. `store` is a URL, `open_store` opens one; `watched`: a local remote's folder.
 
     `only`: decide for this run alone. `personal`: settings that hold here, over the shared ones.
-    `open_archive`: where finished runs go; without it they stay. `timers`: shared with other daemons; `longest`: how
-    many seconds what fails waits at most.
+    `open_archive`: where finished runs go; without it they stay. `reporter` is told of runs. `timers`: shared with other
+    daemons; `longest`: how many seconds what fails waits at most.
     """
 
     ledger: Ledger
@@ -51,6 +52,7 @@ class ControllerParts:
     only: RunKey | None = None
     personal: tuple[Layer, ...] = ()
     open_archive: Callable[[], Archive] | None = None
+    reporter: Reporter | None = None
     timers: BackgroundScheduler | None = None
     longest: float | None = None
 
@@ -63,6 +65,7 @@ class ControllerDaemon:
         interval, burst = bucket.controller_pace(parts.reach)
         self._pulse = StorePulse(controller=secrets.token_hex(6), own=parts.store, open_store=parts.open_store)
         self._ledger = Telling(parts.ledger)
+        self._reporter = parts.reporter or NoReporter()
         cache, archive = StoreCache(open_store=self._pulse.opened), None
         if parts.open_archive:
             archive = Archiving(open_archive=parts.open_archive, jitter=random.random, told=self._told)
@@ -72,6 +75,7 @@ class ControllerDaemon:
             pulse=self._pulse,
             cache=cache,
             archive=archive or NoArchive(),
+            reporter=self._reporter,
             longest=parts.longest,
             store=parts.store,
             entropy=lambda: secrets.token_hex(NONCE_BYTES),
@@ -119,6 +123,7 @@ class ControllerDaemon:
             return self.controller.crashed(moment(), error)
 
     def _end(self) -> None:
+        self._reporter.stop()
         try:
             self._pulse.end()
         except DstackError as error:

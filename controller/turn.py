@@ -8,6 +8,7 @@ from typing import Protocol
 
 from controller.archiving import Archiver, NoArchive
 from controller.backoff import Backoff, Refusals
+from controller.reporting import NoReporter, Reporter
 from controller.reusing import Cache, NoCache, Reuse
 from controller.trouble import Trouble
 from dstack.ledger.ledger import Ledger
@@ -74,6 +75,7 @@ class Controller:
     bucket: Bucket
     cache: Cache = field(default_factory=NoCache)
     archive: Archiver = field(default_factory=NoArchive)
+    reporter: Reporter = field(default_factory=NoReporter)
     longest: float | None = None
     only: RunKey | None = None
     personal: tuple[Layer, ...] = ()
@@ -141,6 +143,8 @@ class Controller:
         self._trouble.passed_over(seen.problems)
         self._configure(seen, now)
         world = self._world(seen, now)
+        if not self.only:
+            self.reporter.offer(world, self.settings)
         decisions = self._reuse.decide(world, now)
         changes = (*decisions.changes, *self._forget(seen, now))
         if (token := self.bucket.ready_at(now.ticks) - now.ticks) > 0:

@@ -18,7 +18,6 @@ MOST = 60_000
 # So many rows a run, the failed first; fewer where the whole gets too long.
 ROWS = (50, 20, 5, 0)
 COLUMNS = 8
-PROBLEMS = 3
 
 _WORDS = {
     State.PENDING: "waiting",
@@ -33,10 +32,10 @@ _ORDER = (Status.FAILED, Status.ABORTED, Status.STOPPED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Values:
-    """What a job has measured; `problems` are sentences about files that could not be read."""
+    """What a job has measured; `broken`: not all of its files could be read."""
 
     values: Mapping[str, Measured]
-    problems: tuple[str, ...] = ()
+    broken: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +63,7 @@ class Section:
     timed: bool
     rows: tuple[Row, ...]
     more: int
-    problems: tuple[str, ...]
+    broken: int
 
 
 def marker(repository: str) -> str:
@@ -92,7 +91,6 @@ def _section(told: Told, measured: Mapping[str, Values], most: int) -> Section:
     metrics = names_of(known[job].values for job in known)
     jobs = sorted(line.jobs, key=lambda job: _ORDER.index(job.status) if job.status in _ORDER else len(_ORDER))[:most]
     rows = tuple(_row(job, told, metrics[:COLUMNS], known.get(job.job)) for job in jobs)
-    problems = [problem for one in known.values() for problem in one.problems]
     return Section(
         workflow=line.workflow,
         name=line.run,
@@ -104,7 +102,7 @@ def _section(told: Told, measured: Mapping[str, Values], most: int) -> Section:
         timed=any(row.time for row in rows),
         rows=rows,
         more=len(line.jobs) - len(jobs),
-        problems=tuple(problems[:PROBLEMS]),
+        broken=sum(one.broken for one in known.values()),
     )
 
 

@@ -25,15 +25,15 @@ DENIED_WAIT = 60.0
 GIVEN_UP = 900.0
 
 _Key = tuple[str, str] | int
-Render = Callable[[PullReport], str]
+Render = Callable[[PullReport], tuple[str, bool]]
 
 
 @dataclass(slots=True, kw_only=True)
 class Reconciler:
     """What was sent to one forge, and what is to be sent. Times are monotonic seconds.
 
-    `marker` begins comments of ours. `jitter` gives a fresh number from 0 to 1; `tell` logs a sentence on a topic once,
-    `over` its end.
+    `marker` begins comments of ours. `render` gives a comment's text, and whether it is whole: else it is looked at
+    again. `jitter` gives a fresh number from 0 to 1; `tell` logs a sentence on a topic once, `over` its end.
     """
 
     forge: Forge
@@ -110,7 +110,7 @@ class Reconciler:
         return differs
 
     def _pull(self, report: PullReport, now: float) -> bool:
-        body = self.render(report)
+        body, whole = self.render(report)
         ours = self._ours(report.pull)
         if not ours:
             made = self.forge.add_comment(report.pull, body)
@@ -125,7 +125,11 @@ class Reconciler:
             self.forge.remove_comment(report.pull, one.id)
         self._shown[report.pull] = report
         self._written[report.pull] = now
-        self._failed.pop(report.pull, None)
+        if whole:
+            self._failed.pop(report.pull, None)
+        else:
+            del self._shown[report.pull]
+            self._failed[report.pull] = (report, now + LOOK_AGAIN)
         return True
 
     def _ours(self, pull: int) -> list[Comment]:
