@@ -7,14 +7,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from cli.reading import Reader
 from cli.runners import idle, runner_lines, unheeded
 from cli.session import Seen, Session
 from dstack.ledger import git
+from dstack.ledger.cache import Cache
 from dstack.ledger.git import Context
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.push import RefUpdate
+from dstack.ledger.remote import Remote
 from dstack.ledger.submit import refusal
 from dstack.model.errors import DstackError, Failed
 from dstack.store import heartbeats
@@ -61,7 +64,21 @@ def git_check(folder: Path) -> Check:
     return guarded("git", look)
 
 
-def push_check(session: Session) -> Check:
+class Reached(Protocol):
+    """A state remote behind a cache of our own."""
+
+    @property
+    def remote(self) -> Remote:
+        """The state remote."""
+        ...
+
+    @property
+    def cache(self) -> Cache:
+        """What is read and pushed through."""
+        ...
+
+
+def push_check(session: Reached) -> Check:
     """Two refs can be made and removed again in one atomic push."""
 
     def look() -> str:

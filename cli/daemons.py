@@ -6,13 +6,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
+from typing import Protocol
 
-from cli.session import Seen, Session
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from cli.session import Seen
 from controller.main import ControllerDaemon, ControllerParts
+from controller.naming import Naming
 from dstack.ledger.archive import Archive
 from dstack.ledger.cache import Cache
 from dstack.ledger.gitledger import GitLedger
+from dstack.ledger.remote import Remote
 from dstack.model.bucket import POLL_SECONDS
 from dstack.model.refs import RunKey
 from dstack.personal import layers_of
@@ -22,8 +29,35 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 NOISY = ("apscheduler", "boto3", "botocore", "watchfiles", "docker", "urllib3")
 
 
+class Seat(Protocol):
+    """Where a controller works: see `cli.session.Session` and `cli.remote_session.RemoteSession`."""
+
+    @property
+    def remote(self) -> Remote:
+        """The state remote."""
+        ...
+
+    @property
+    def place(self) -> Path:
+        """A folder of our own for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """What daemons of one process share; `longest`: seconds that what fails waits at most."""
+
+    timers: BackgroundScheduler | None = None
+    longest: float | None = None
+
+
 def controller_daemon(
-    session: Session, seen: Seen, *, poll: float | None = None, only: RunKey | None = None
+    session: Seat,
+    seen: Seen,
+    *,
+    poll: float | None = None,
+    only: RunKey | None = None,
+    shared: Shared = Shared(),
 ) -> ControllerDaemon:
     """A controller with a cache of its own. `poll`: seconds; `only`: for this run alone."""
     repository = seen.known_repository()
@@ -39,6 +73,8 @@ def controller_daemon(
         only=only,
         personal=layers_of(os.environ),
         open_archive=lambda: Archive(Cache(folder, remote.url, context=remote.context(folder))),
+        timers=shared.timers,
+        longest=shared.longest,
     )
     return ControllerDaemon(parts)
 
@@ -48,6 +84,8 @@ def log_to_stderr(level: int = logging.INFO) -> None:
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S", force=True
     )
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Naming())
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -1,6 +1,6 @@
 """`dstack doctor`: checks everything dstack needs, and says how to mend it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -22,7 +22,7 @@ Example:
 
 COLOURS = {Result.GOOD: "green", Result.ODD: "yellow", Result.BAD: "red"}
 WIDTH = 10
-BEFORE = 7 + 2 + WIDTH + 2
+BEFORE = 7 + 2 + 2
 
 
 @click.command(epilog=EXAMPLE)
@@ -30,14 +30,19 @@ BEFORE = 7 + 2 + WIDTH + 2
 @click.pass_obj
 def command(folder: Path, *, as_json: bool) -> int:
     """Check git, the state remote, store, Docker, controller and runners."""
+    return report(all_checks(folder), as_json=as_json)
+
+
+def report(looked_at: Iterable[Check], *, as_json: bool, wide: int = WIDTH) -> int:
+    """Print each as it is done; the exit code. `wide`: columns for their names."""
     found: list[Check] = []
-    for check in all_checks(folder):
+    for check in looked_at:
         found.append(check)
         if not as_json:
             text = clean(check.text)
             # What is no terminal gets one line for each check.
-            told = hanging(text, BEFORE, width()) if is_terminal() else text
-            say(f"{coloured(f'{check.result:<7}', COLOURS[check.result])}  {check.name:<{WIDTH}}  {told}")
+            told = hanging(text, BEFORE + wide, width()) if is_terminal() else text
+            say(f"{coloured(f'{check.result:<7}', COLOURS[check.result])}  {check.name:<{wide}}  {told}")
     if as_json:
         say(msgspec.json.encode(found).decode())
     return TROUBLE if any(check.result is Result.BAD for check in found) else GOOD

@@ -18,6 +18,13 @@ def file_of(environ: Mapping[str, str]) -> Path:
     return home / "dstack" / "config.yaml"
 
 
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Where what is kept for this user goes (XDG base directory specification)."""
+    state = Path(environ.get("XDG_STATE_HOME", ""))
+    home = state if state.is_absolute() else Path(environ.get("HOME") or Path.home()) / ".local" / "state"
+    return home / "dstack"
+
+
 def layers_of(environ: Mapping[str, str]) -> tuple[Layer, ...]:
     """All of the user's, the file first. Raises Invalid, Failed."""
     path = file_of(environ)

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from dstack import personal
 from dstack.model import refs
 from dstack.model.codec import Value, decode, encode
 from dstack.model.errors import Failed, Invalid
@@ -51,11 +52,8 @@ class RunnerConfig(Value, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Where a runner keeps its state unless told otherwise (XDG base directory specification)."""
-    state = environ.get("XDG_STATE_HOME", "")
-    # The specification says that a relative path is to be ignored.
-    home = Path(state) if Path(state).is_absolute() else Path(environ.get("HOME") or Path.home()) / ".local" / "state"
-    return home / "dstack" / "runner"
+    """Where a runner keeps its state unless told otherwise."""
+    return personal.state_folder(environ) / "runner"
 
 
 def new_config() -> RunnerConfig:
