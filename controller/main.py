@@ -39,8 +39,8 @@ class ControllerParts:
     """What a controller is made of. `store` is a URL, `open_store` opens one; `watched`: a local remote's folder.
 
     `only`: decide for this run alone. `personal`: settings that hold here, over the shared ones.
-    `open_archive`: where finished runs go; without it they stay. `reporter` is told of runs. `timers`: shared with other
-    daemons; `longest`: how many seconds what fails waits at most.
+    `open_archive`: where finished runs go; without it they stay. `reporter` is told of runs. `timers`: shared with
+    other daemons; `longest`: how many seconds what fails waits at most.
     """
 
     ledger: Ledger
