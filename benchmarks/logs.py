@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.attention import Attention
-from cli.following import Tails
 from cli.lines import JobLine
 from cli.log_text import LogPrinter
+from cli.tails import Tails
 from dstack.model import keys
 from dstack.model.job import Job, Resources, job_oid
 from dstack.model.s3_place import parse_place

@@ -46,9 +46,17 @@ class LogPrinter:
         sys.stdout.flush()
         out = sys.stdout.buffer
         for seq, line in lines:
-            if self.since is None or line.at >= self.since.timestamp():
+            if self.shows(line):
                 out.write(self._format(job, seq, line))
         out.flush()
+
+    def shows(self, line: Line) -> bool:
+        """Whether it is recent enough."""
+        return self.since is None or line.at >= self.since.timestamp()
+
+    def passed(self, job: JobLine, count: int) -> None:
+        """So many lines of the attempt have come already, whether they were printed or not."""
+        self._counts[job.logs or job.job] = count
 
     def _counted(self, job: JobLine, lines: Iterable[Line]) -> Iterator[tuple[int, Line]]:
         key = job.logs or job.job

@@ -10,13 +10,14 @@ import msgspec
 
 from cli.archived import find
 from cli.completing import complete_job
-from cli.following import Tails, follow
+from cli.following import follow
 from cli.lines import JobLine, RunLine
 from cli.log_text import LogPrinter, prefixes
 from cli.pick import Picked, readable
 from cli.reading import Reader
 from cli.session import Seen, open_session
 from cli.summaries import load_runs
+from cli.tails import Tails
 from cli.terminal import tell
 from dstack.model import keys
 from dstack.model.errors import Invalid
@@ -58,8 +59,8 @@ def command(  # noqa: PLR0913 (one for each option)
     as_json: bool,
 ) -> None:
     """Print the log of a job, or of all jobs of a run."""
-    if following and (tail is not None or attempt):
-        msg = "--follow shows all that comes: leave out --tail and --attempt (--since says from when on)"
+    if following and attempt:
+        msg = "--follow shows the last attempt of each job, and what comes: leave out --attempt"
         raise click.UsageError(msg)
     moment = since_moment(since, datetime.now(UTC)) if since else None
     reader = Reader(open_session(folder))
@@ -68,9 +69,8 @@ def command(  # noqa: PLR0913 (one for each option)
     titles = {} if picked.job else prefixes(picked.run.jobs)
     printer = LogPrinter(prefixes=titles, timestamps=timestamps, as_json=as_json, since=moment)
     if following and not picked.run.finished:
-        follow(
-            reader, picked.run.key, Tails(printer=printer, only=picked.job.job if picked.job else None), lambda _: None
-        )
+        only = picked.job.job if picked.job else None
+        follow(reader, picked.run.key, Tails(printer=printer, only=only, last=tail), lambda _: None)
         return
     if not any(job.logs for job in picked.jobs):
         tell(f"There is no log yet: {picked.name} has not started.")

@@ -8,7 +8,6 @@ import msgspec
 
 from cli.archived import find
 from cli.completing import complete_run
-from cli.following import Tails
 from cli.home import why_nobody_decides
 from cli.lines import RunLine
 from cli.log_text import LogPrinter, prefixes
@@ -18,6 +17,7 @@ from cli.reading import Reader
 from cli.run_end import exit_code, followed_on
 from cli.session import Seen, open_session
 from cli.summaries import load_runs
+from cli.tails import Tails
 from cli.terminal import can_ask, clean, say, tell
 from dstack import interrupts
 from dstack.ledger.gitledger import GitLedger

@@ -2,6 +2,7 @@
 
 import difflib
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,17 @@ class WorkflowCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """As click; a variable that there isn't is the user's trouble and no wrong usage, and gets a suggestion."""
+        typed = tuple(args)  # click takes them out one by one
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            word = error.option_name.lstrip("-")
+            name = _as_typed(error.option_name, typed)
+            word = name.lstrip("-")
             options = [opt for option in run_options() for opt in option.opts]
             near = difflib.get_close_matches(error.option_name, options, 1, 0.75)
             if not near and error.option_name.startswith("--"):
                 self.definitions.flags(self.name or "").find(word)
-            raise
+            raise click.NoSuchOption(name, possibilities=error.possibilities, ctx=error.ctx) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Variables in sections of their own: the workflow's, and those of each it depends on."""
@@ -132,6 +135,12 @@ class RunGroup(click.Group):
                 formatter.write_text(str(error))
                 return
             formatter.write_dl([(one.name, one.help) for one in workflows])
+
+
+def _as_typed(option: str, args: Sequence[str]) -> str:
+    """The option before its underscores were read as dashes."""
+    words = (arg.partition("=")[0] for arg in args)
+    return next((word for word in words if word.replace("_", "-") == option), option)
 
 
 def _is_near(flag: Flag, workflow: str, taken: set[str]) -> bool:

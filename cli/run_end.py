@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import click
 
 from cli.door import GOOD, INTERRUPTED, TROUBLE
-from cli.following import Tails, follow
+from cli.following import follow
 from cli.interrupts import goes_on
 from cli.lines import JobLine, RunLine
 from cli.log_text import LogPrinter
@@ -14,6 +14,7 @@ from cli.question import choose, confirm
 from cli.reading import Reader
 from cli.status_table import job_text, run_text
 from cli.stopping import Wish, ask_for
+from cli.tails import Tails
 from cli.terminal import can_ask, clean, tell
 from dstack import interrupts
 from dstack.model.runspec import Desired

@@ -30,6 +30,7 @@ COLUMNS = (
     Column(title="MEMORY", least=8, rank=5),
     Column(title="GPU", rank=2),
     Column(title="LABELS", rank=1),
+    Column(title="VOLUMES", rank=0),
     Column(title="JOBS", rank=7),
     Column(title="STATUS", least=8),
     Column(title="UPDATED", least=10, rank=4),
@@ -42,7 +43,8 @@ class RunnerLine(msgspec.Struct, frozen=True, kw_only=True):
     """`runners --json`. `status`: live, draining, lost or gone. `jobs` are those in hand; `memory` in bytes.
 
     `pause`: why a live one begins nothing now, empty while it does; `pauses`: the same of single executors, by name.
-    `unlimited`: limits that its Docker takes and does not enforce.
+    `unlimited`: limits that its Docker takes and does not enforce. `volumes`: names of the folders that it offers.
+    `interruptible`: it can be taken away at any time.
     """
 
     runner: str
@@ -58,6 +60,8 @@ class RunnerLine(msgspec.Struct, frozen=True, kw_only=True):
     pause: str = ""
     pauses: dict[str, str] = {}
     unlimited: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    interruptible: bool = False
 
 
 @click.command(epilog=EXAMPLE)
@@ -73,7 +77,7 @@ def command(folder: Path, *, as_json: bool) -> None:
         return
     now = datetime.now(UTC)
     if lines:
-        show_table(COLUMNS, [_row(line, now) for line in lines])
+        show_table(COLUMNS, [row(line, now) for line in lines])
         for warning in unheeded(lines):
             tell(warning)
     else:
@@ -135,6 +139,8 @@ def _line(one: Registration, where: tuple[Store | None, Mapping[tuple[str, str],
         pause=told.pause[:SENTENCE] if told else "",
         pauses={name: why[:SENTENCE] for name, why in told.pauses.items()} if told else {},
         unlimited=told.unlimited if told else (),
+        volumes=one.volumes,
+        interruptible=one.interruptible,
     )
 
 
@@ -162,7 +168,12 @@ def unheeded(lines: Iterable[RunnerLine]) -> list[str]:
     ]
 
 
-def _row(line: RunnerLine, now: datetime) -> list[str]:
+def _manner(line: RunnerLine) -> list[str]:
+    return ["interruptible"] if line.interruptible and line.status != RunnerState.GONE else []
+
+
+def row(line: RunnerLine, now: datetime) -> list[str]:
+    """Its cells, by COLUMNS."""
     return [
         line.runner,
         line.host,
@@ -170,7 +181,8 @@ def _row(line: RunnerLine, now: datetime) -> list[str]:
         size_text(line.memory),
         str(len(line.gpus)) if line.gpus else "",
         ",".join(line.labels),
+        ",".join(line.volumes),
         str(len(line.jobs)),
-        ", ".join([line.status, *idle(line)]) if line.status == "live" else line.status,
+        ", ".join([line.status, *_manner(line), *(idle(line) if line.status == "live" else [])]),
         ago(line.updated_at, now),
     ]

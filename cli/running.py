@@ -13,7 +13,7 @@ from cli.interrupts import deferred, goes_on
 from cli.preparing import Order, Prepared, fresh_name, prepare, taken_names
 from cli.question import confirm
 from cli.session import Seen, Session, open_session, set_up
-from cli.terminal import can_ask, clean, tell
+from cli.terminal import can_ask, clean, said_within, tell
 from dstack.ledger.code import CodeRepository
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.submit import Submitted, submit
@@ -23,6 +23,8 @@ from dstack.model.plan import Plan
 TRIES = 10
 SHOWN_JOBS = 20
 TOLD = "told"
+# Columns before a job's title: its id, two blanks on each side.
+BEFORE = 16
 # Behind a push, nobody waits longer to hear what is likely.
 LOOK_SECONDS = 0.3
 
@@ -167,7 +169,8 @@ def _tell_jobs(prepared: Prepared, plan: Plan, outlook: Mapping[int, str]) -> No
         needs = sorted({need.workflow for need in planned.job.needs})
         after = f", after {', '.join(needs)}" if needs else ""
         text = outlook.get(place)
-        tell(f"  {planned.id}  {clean(planned.job.title)}{after}" + (f": {clean(text)}" if text else ""))
+        said = f"{clean(planned.job.title)}{after}" + (f": {clean(text)}" if text else "")
+        tell(f"  {planned.id}  {said_within(said, BEFORE)}")
     if len(plan.jobs) > SHOWN_JOBS:
         tell(f"  … and {len(plan.jobs) - SHOWN_JOBS} more")
 

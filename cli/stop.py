@@ -5,11 +5,12 @@ from pathlib import Path
 
 import click
 
+from cli.archived import find
 from cli.completing import complete_job
 from cli.following import updates
 from cli.home import why_nobody_decides
 from cli.lines import RunLine
-from cli.pick import Picked, pick, readable
+from cli.pick import Picked, candidates, pick, readable
 from cli.question import confirm
 from cli.reading import Reader
 from cli.session import Seen, open_session
@@ -46,13 +47,19 @@ def command(  # noqa: PLR0913 (one for each option)
     reader = Reader(open_session(folder))
     seen = reader.session.poll()
     runs = load_runs(reader.session, seen)
-    remote = reader.session.remote.name
-    picked = [readable(pick(name, runs), remote) for name in names] or _all(reader, runs, everyone=everyone, yes=yes)
+    picked = [_named(reader, seen, runs, name) for name in names] or _all(reader, runs, everyone=everyone, yes=yes)
     _confirm(names, picked, yes=yes)
     desired = Desired.ABORT if abort else Desired.STOP
     stopped = [one for one in picked if _stop(reader, one, desired)]
     if not detach:
         _wait(reader, stopped, seen)
+
+
+def _named(reader: Reader, seen: Seen, runs: Sequence[RunLine], name: str) -> Picked:
+    """What is meant; among archived runs only where nothing else can be."""
+    here = any(candidates(name, runs, jobs=True))
+    picked = pick(name, runs) if here else find(reader.session, seen, runs, name)
+    return readable(picked, reader.session.remote.name)
 
 
 def _all(reader: Reader, runs: Sequence[RunLine], *, everyone: bool, yes: bool) -> list[Picked]:
@@ -82,6 +89,9 @@ def _ask(question: str, otherwise: str) -> None:
 
 def _stop(reader: Reader, one: Picked, desired: Desired) -> bool:
     """Whether there was anything to stop."""
+    if one.run.archived:
+        say(f"{one.name} has ended already: {clean(run_text(one.run))}; it is archived")
+        return False
     if one.run.status and one.run.finished and all(job.status.finished for job in one.jobs):
         say(f"{one.name} has ended already: {clean(run_text(one.run))}")
         return False

@@ -49,6 +49,11 @@ def hanging(text: str, indent: int, columns: int) -> str:
     return f"\n{' ' * indent}".join(textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False))
 
 
+def said_within(text: str, indent: int) -> str:
+    """Likewise, by the width of the terminal that `tell` writes to; the text as it is where none reads that."""
+    return hanging(text, indent, width()) if sys.stderr.isatty() else text
+
+
 def clean(text: str) -> str:
     """Text from a file, ref or note, without what could command a terminal."""
     return text.translate(_CONTROL)

@@ -5,6 +5,7 @@ So the handler also remembers, and whoever is about to do something that can't b
 
 import signal
 import sys
+import time
 from types import FrameType
 
 
@@ -45,6 +46,14 @@ def answered() -> None:
     handler = signal.getsignal(signal.SIGINT)
     if isinstance(handler, Interrupts):
         handler.pending = False
+
+
+def sleep(seconds: float) -> None:
+    """Wait, and raise KeyboardInterrupt soon where the user interrupts."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        check()
+        time.sleep(min(left, 0.2))
 
 
 def _quiet(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -86,3 +86,17 @@ def desk(folder: Path, capture: pytest.CaptureFixture[str]) -> Desk:
     sh(made, "remote", "add", "origin", str(remote))
     sh(made, "push", "--quiet", "origin", "main")
     return Desk(folder=made, remote=remote, capture=capture)
+
+
+def stored_desk(folder: Path, capture: pytest.CaptureFixture[str]) -> Desk:
+    """The same, set up, with a store in `folder`."""
+    made = desk(folder, capture)
+    assert made.dstack("init", "--store", (folder / "store").as_uri()).code == 0
+    return made
+
+
+def ended_run(at: Desk, workflow: str, *options: str) -> str:
+    """A run of a workflow that has ended, by its name."""
+    answer = at.dstack("run", workflow, "--local", "-y", *options)
+    assert "Run " in answer.err, answer
+    return answer.err.partition("Run ")[2].partition(":")[0]

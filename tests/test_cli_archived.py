@@ -12,22 +12,13 @@ from dstack.model import archive
 from dstack.model.retention import DEFAULT
 from dstack.model.views import Viewer
 from dstack.model.world import World
-from tests.calls import WORKFLOWS, Desk, desk
+from tests.calls import WORKFLOWS, Desk, ended_run, stored_desk
 from tests.repositories import NOW
 
 
 @pytest.fixture
 def at(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Desk:
-    made = desk(tmp_path, capfd)
-    assert made.dstack("init", "--store", (tmp_path / "store").as_uri()).code == 0
-    return made
-
-
-def run(at: Desk, workflow: str, *options: str) -> str:
-    """A run that has ended, by its name."""
-    answer = at.dstack("run", workflow, "--local", "-y", *options)
-    assert "Run " in answer.err, answer
-    return answer.err.partition("Run ")[2].partition(":")[0]
+    return stored_desk(tmp_path, capfd)
 
 
 def archive_all(at: Desk) -> None:
@@ -43,7 +34,7 @@ def archive_all(at: Desk) -> None:
 
 
 def test_an_archived_run_is_read_like_any_other(at: Desk, tmp_path: Path) -> None:
-    name = run(at, "train", "--lr", "0.1")
+    name = ended_run(at, "train", "--lr", "0.1")
     before = at.dstack("status", name, "--json").json
     said = {command: at.dstack(*command.split(), name).out for command in ("logs", "artifacts", "artifacts --json")}
     archive_all(at)
@@ -64,8 +55,31 @@ def test_an_archived_run_is_read_like_any_other(at: Desk, tmp_path: Path) -> Non
     assert at.dstack("diff", name).code == 0
 
 
+METRICS = """\
+workflows:
+- name: fit
+  matrix: {lr: [1, 2]}
+  commands:
+  - mkdir -p out
+  - printf '{"loss":0.%s}' $lr > out/metrics.json
+  artifacts: [out]
+  metrics: [out/metrics.json]
+"""
+
+
+def test_metrics_of_an_archived_run_are_those_it_had(at: Desk) -> None:
+    at.write(".dstack/workflows.yaml", METRICS)
+    (at.folder / ".dstack/variables.yaml").unlink()
+    name = ended_run(at, "fit")
+    before = at.dstack("metrics", name, "--sort", "loss", "--json").json
+    assert [one["metrics"] for one in before] == [{"loss": 0.1}, {"loss": 0.2}]
+    archive_all(at)
+    assert at.dstack("metrics", name, "--sort", "loss", "--json").json == before
+    assert at.dstack("diff", name).code == 0
+
+
 def test_a_tag_on_an_archived_run_serves_dependencies(at: Desk) -> None:
-    name = run(at, "prepare")
+    name = ended_run(at, "prepare")
     archive_all(at)
     assert at.dstack("tag", name).out == f"latest is {name}\n"
     (line,) = at.dstack("tags", "--json").json
@@ -103,9 +117,9 @@ def test_an_archived_name_beats_the_beginning_of_another(at: Desk) -> None:
 
 
 def test_who_does_not_ask_does_not_read_the_archive(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = run(at, "hello")
+    name = ended_run(at, "hello")
     archive_all(at)
-    other = run(at, "hello", "--no-cache")
+    other = ended_run(at, "hello", "--no-cache")
 
     def refuse(_: Archive) -> None:
         pytest.fail("the archive was read")
@@ -118,8 +132,10 @@ def test_who_does_not_ask_does_not_read_the_archive(at: Desk, monkeypatch: pytes
 
 
 def test_an_archived_run_is_not_resumed_and_says_what_is_done_instead(at: Desk) -> None:
-    name = run(at, "sad")
+    name = ended_run(at, "sad")
     archive_all(at)
+    stopped = at.dstack("stop", name)
+    assert (stopped.code, stopped.out) == (0, f"{name} has ended already: FAILED: exit; it is archived\n")
     answer = at.dstack("resume", name)
     assert (answer.code, f"`dstack run --from {name}`" in answer.err) == (1, True)
     assert at.dstack("run", "--from", name, "--local", "-y").code == 1  # its command fails again

@@ -8,15 +8,13 @@ import pytest
 from cli.daemons import controller_daemon
 from cli.session import open_session
 from controller.main import moment
-from tests.calls import Desk, desk
+from tests.calls import Desk, stored_desk
 from tests.repositories import sh
 
 
 @pytest.fixture
 def at(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Desk:
-    made = desk(tmp_path, capfd)
-    assert made.dstack("init", "--store", (tmp_path / "store").as_uri()).code == 0
-    return made
+    return stored_desk(tmp_path, capfd)
 
 
 def decide(at: Desk, turns: int = 4) -> None:

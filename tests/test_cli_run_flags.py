@@ -52,6 +52,13 @@ def test_help_lists_what_the_whole_graph_can_be_given(at: Desk) -> None:
     assert "dstack run train --learning_rate 0.00002" in lines
 
 
+def test_what_there_is_not_is_named_as_it_was_typed(at: Desk) -> None:
+    answer = at.dstack("run", "train", "--dry_runn", "--prepare.seed", "3")
+    assert (answer.code, "No such option '--dry_runn'" in answer.err) == (2, True), answer.err
+    answer = at.dstack("run", "train", "--learning_ratio=1")
+    assert (answer.code, "learning_ratio" in answer.err) == (1, True), answer.err
+
+
 def test_a_section_says_whose_variable_is_meant(at: Desk) -> None:
     first, _, train = jobs(at, "--prepare.seed", "3", "--learning-rate", "1e-2", "--train.tag", "best", "--rows", "8")
     assert first["variables"] == {"memory": "12GB", "seed": "3", "rows": "8", "part": "a"}

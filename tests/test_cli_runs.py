@@ -171,6 +171,8 @@ def test_up_runs_what_is_submitted_and_says_that_it_is_there(at: Desk) -> None:
             "pause",
             "pauses",
             "unlimited",
+            "volumes",
+            "interruptible",
             "executors",
             "jobs",
             "updated_at",

@@ -4,22 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.calls import Desk, desk
+from tests.calls import Desk, ended_run, stored_desk
 from tests.repositories import bare, hook, sh
 
 
 @pytest.fixture
 def at(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Desk:
-    made = desk(tmp_path, capfd)
-    assert made.dstack("init", "--store", (tmp_path / "store").as_uri()).code == 0
-    return made
-
-
-def run(at: Desk, workflow: str, *options: str) -> str:
-    """A run that has ended, by its name."""
-    answer = at.dstack("run", workflow, "--local", "-y", *options)
-    assert "Run " in answer.err, answer
-    return answer.err.partition("Run ")[2].partition(":")[0]
+    return stored_desk(tmp_path, capfd)
 
 
 def tag_refs(at: Desk) -> dict[str, str]:
@@ -27,7 +18,7 @@ def tag_refs(at: Desk) -> dict[str, str]:
 
 
 def test_a_tag_names_a_run_moves_and_is_taken_away(at: Desk) -> None:
-    first, second = run(at, "hello"), run(at, "hello")
+    first, second = ended_run(at, "hello"), ended_run(at, "hello")
     assert at.dstack("tag", first).out == f"latest is {first}\n"
     assert at.dstack("tag", first).out == f"latest is {first}\n"
     assert at.dstack("tag", second, "latest").out == f"latest is {second}; it was {first} before\n"
@@ -47,7 +38,7 @@ def test_a_tag_names_a_run_moves_and_is_taken_away(at: Desk) -> None:
 
 def test_what_can_not_be_tagged_or_untagged_says_why(at: Desk) -> None:
     assert "There are no tags" in at.dstack("tags").err
-    name = run(at, "sad")
+    name = ended_run(at, "sad")
     assert at.dstack("tag", "nobody").code == 1
     assert "can't be a tag" in at.dstack("tag", name, "a b").err
     assert "FAILED: others can depend on its artifacts only when it is DONE" in at.dstack("tag", name).err
@@ -65,7 +56,7 @@ def test_a_tag_that_is_not_of_a_run_is_listed_with_its_fault_and_can_be_taken_aw
 
 
 def test_an_annotated_tag_names_the_run_behind_it(at: Desk) -> None:
-    name = run(at, "hello")
+    name = ended_run(at, "hello")
     root = at.dstack("status", name, "--json").json[0]["root"]
     sh(at.folder, "fetch", "--quiet", "origin", f"refs/heads/dstack/runs/{name}")
     sh(at.folder, "tag", "-a", "-m", "good", "good", root)
@@ -97,16 +88,16 @@ def test_a_folder_that_can_not_be_stored_says_why(at: Desk, source: str, why: st
 
 
 def test_a_run_gets_its_tag_when_it_is_done_and_only_then(at: Desk) -> None:
-    name = run(at, "hello", "--tag", "best")
+    name = ended_run(at, "hello", "--tag", "best")
     root = at.dstack("status", name, "--json").json[0]["root"]
     assert tag_refs(at) == {"best": root}
-    run(at, "sad", "-t", "worst")
+    ended_run(at, "sad", "-t", "worst")
     assert tag_refs(at) == {"best": root}
     assert "can't be a tag" in at.dstack("run", "hello", "-d", "-t", "a..b").err
 
 
 def test_a_remote_that_refuses_tags_is_explained(at: Desk, tmp_path: Path) -> None:
-    name = run(at, "hello")
+    name = ended_run(at, "hello")
     hook(at.remote, "update", 'case "$1" in refs/tags/*) echo "tags are protected"; exit 1;; esac')
     answer = at.dstack("tag", name)
     assert (answer.code, "tags are protected" in answer.err) == (1, True)

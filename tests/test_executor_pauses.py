@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cli.runners import RunnerLine, idle, unheeded
+from cli.runners import COLUMNS, RunnerLine, idle, row, unheeded
 from dstack.model.decide import decide
 from dstack.model.events import Assigned, Revoked
 from dstack.model.job import Reason
@@ -113,6 +113,16 @@ def line(**told: object) -> RunnerLine:
         "executors": (),
     }
     return msgspec.convert({**plain, "jobs": (), "updated_at": at(0.0).wall, **told}, RunnerLine)
+
+
+def test_a_list_of_runners_names_volumes_and_what_can_be_taken_away() -> None:
+    there = line(volumes=("data", "models"), interruptible=True)
+    columns = [column.title for column in COLUMNS]
+    now = at(0.0).wall
+    shown = dict(zip(columns, row(there, now), strict=True))
+    assert (shown["VOLUMES"], shown["STATUS"]) == ("data,models", "live, interruptible")
+    gone = line(volumes=("data",), interruptible=True, status="gone")
+    assert dict(zip(columns, row(gone, now), strict=True))["STATUS"] == "gone"
 
 
 def test_a_list_of_runners_says_what_is_odd_about_them() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dstack.model.combinations import MAX_JOBS
 from dstack.model.errors import Invalid
-from dstack.model.job import matrix_of, matrix_text
+from dstack.model.job import matrix_key, matrix_of, matrix_text
 from dstack.model.planner import make_plan
 from dstack.model.workflows import parse_workflows
 from tests.test_planner import ROOT, needs, spec, titles
@@ -140,6 +140,15 @@ def test_the_combinations_are_those_found_one_by_one(
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z][a-z.-]{0,3}", fullmatch=True), st.text("ab=,-", max_size=6), max_size=4))
-def test_a_combination_is_read_back_from_its_text(matrix: dict[str, str]) -> None:
-    if not any(re.search(r",[a-z.-]+=", value) for value in matrix.values()):
-        assert matrix_of(matrix_text(matrix)) == matrix
+def test_a_combination_is_read_back_from_its_key(matrix: dict[str, str]) -> None:
+    key = matrix_key(matrix)
+    assert matrix_of(key) == matrix
+    assert matrix_of(matrix_text(matrix)) != matrix or key == matrix_text(matrix), "as runs before have it"
+
+
+def test_values_that_look_like_other_names_are_told_apart() -> None:
+    one, other = {"a": "1,b=2"}, {"a": "1", "b": "2"}
+    assert (matrix_key(one), matrix_key(other)) == ('{"a":"1,b=2"}', "a=1,b=2")
+    for damaged in ("{", '{"a":1}', "{" * 100_000):
+        with pytest.raises(Invalid, match="a matrix key can't be read"):
+            matrix_of(damaged)

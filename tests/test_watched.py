@@ -12,9 +12,10 @@ import pytest
 
 from cli import attention, following
 from cli.attention import Attention
-from cli.following import Tails, follow
+from cli.following import follow
 from cli.lines import RunLine
 from cli.log_text import LogPrinter
+from cli.tails import Tails
 from dstack.model import keys
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.refs import RunKey

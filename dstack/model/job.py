@@ -157,8 +157,16 @@ def matrix_text(matrix: dict[str, str]) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted(matrix.items()))
 
 
+def matrix_key(matrix: dict[str, str]) -> str:
+    """`matrix_text`, or JSON where that could be read as other values: a value may hold `,name=` itself."""
+    text = matrix_text(matrix)
+    return text if matrix_of(text) == matrix else encode(matrix).decode()
+
+
 def matrix_of(text: str) -> dict[str, str]:
-    """Inverse of `matrix_text`. Values that themselves hold `,name=`, with a later name, are read as two."""
+    """Inverse of `matrix_key`. Raises Invalid."""
+    if text.startswith("{"):
+        return decode(text.encode(), dict[str, str], "a matrix key", limit=JOB_LIMIT)
     found: dict[str, str] = {}
     name = ""
     for piece in text.split(",") if text else ():

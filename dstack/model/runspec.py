@@ -88,7 +88,7 @@ class Code(Value, frozen=True, kw_only=True):
 class TagContent(Value, frozen=True, kw_only=True):
     """A tag as it was when the run was submitted: the tagged commit, the store, and manifests that can be inputs.
 
-    `manifests` maps workflows (empty: a tag made of files) to manifests by matrix text (empty: no matrix).
+    `manifests` maps workflows (empty: a tag made of files) to manifests by `matrix_key` (empty: no matrix).
     """
 
     root: str

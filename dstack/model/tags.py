@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dstack.model.codec import Value, decode, encode
 from dstack.model.errors import Invalid
-from dstack.model.job import matrix_text
+from dstack.model.job import matrix_key
 from dstack.model.plan import Plan
 from dstack.model.problems import nearest, shown
 from dstack.model.runspec import TagContent, Utc
@@ -62,7 +62,7 @@ def content_of_run(root: str, plan: Plan, state: RunState) -> TagContent:
     for planned in plan.jobs:
         ended = state.job(planned.id)
         if ended.outcome is Status.DONE and ended.manifest:
-            manifests.setdefault(planned.job.workflow, {})[matrix_text(planned.job.matrix)] = ended.manifest
+            manifests.setdefault(planned.job.workflow, {})[matrix_key(planned.job.matrix)] = ended.manifest
     return TagContent(root=root, store=state.planned.store if state.planned else "", manifests=manifests)
 
 
