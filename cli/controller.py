@@ -57,6 +57,7 @@ def _serve_many(folder: Path, urls: tuple[str, ...], file: Path | None, *, poll:
     from cli.fleet import Service  # noqa: PLC0415 (only many need it)
     from cli.fleet_check import check  # noqa: PLC0415 (likewise)
     from cli.fleet_config import File, Options, Source  # noqa: PLC0415 (likewise)
+    from cli.fleet_door import HttpDoor  # noqa: PLC0415 (likewise)
     from controller.fleet import Fleet  # noqa: PLC0415 (likewise)
 
     base = folder.absolute()
@@ -64,7 +65,9 @@ def _serve_many(folder: Path, urls: tuple[str, ...], file: Path | None, *, poll:
     if only_check:
         return check(source.read())
     log_to_stderr()
-    service = Service(source, fleet := Fleet())
+    fleet = Fleet()
+    door = HttpDoor(fleet)
+    service = Service(source, fleet, door)
     service.begin()
     on_signals(service.stop)
     on_signals(service.reload, (signal.SIGHUP,))

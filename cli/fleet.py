@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -33,6 +33,10 @@ class Door(Protocol):
         """Answer for these. Raises DstackError where it can't listen."""
         ...
 
+    def known(self, name: str, repository: str) -> None:
+        """The repository has this id."""
+        ...
+
     def changed(self, name: str) -> None:
         """Something was pushed."""
         ...
@@ -46,6 +50,9 @@ class NoDoor:
     """Nobody listens."""
 
     def serve(self, wanted: Wanted) -> None:
+        """See Door."""
+
+    def known(self, name: str, repository: str) -> None:
         """See Door."""
 
     def changed(self, name: str) -> None:
@@ -92,7 +99,7 @@ class Service:
 
     def _serve(self, wanted: Wanted) -> None:
         self._door.serve(wanted)
-        self._fleet.serve(repositories(wanted.places, self._door.changed))
+        self._fleet.serve(repositories(wanted.places, self._door))
 
     def _watch(self) -> None:
         while not self._ended.is_set():
@@ -119,10 +126,10 @@ class Service:
             LOG.info("the configuration was read: %d repositories", len(self._fleet.summary()))
 
 
-def repositories(places: Sequence[Place], changed: Callable[[str], None]) -> tuple[Repository, ...]:
+def repositories(places: Sequence[Place], door: Door) -> tuple[Repository, ...]:
     """What a fleet is told to serve."""
     away = sum(1 for place in places if place.remote.path is None)
-    return tuple(_repository(_paced(place, away), changed) for place in places)
+    return tuple(_repository(_paced(place, away), door) for place in places)
 
 
 def _paced(place: Place, away: int) -> Place:
@@ -134,26 +141,21 @@ def _paced(place: Place, away: int) -> Place:
     return replace(place, entry=replace(place.entry, poll=poll))
 
 
-def _repository(place: Place, changed: Callable[[str], None]) -> Repository:
+def _repository(place: Place, door: Door) -> Repository:
     name = place.entry.name
 
     def opened(timers: BackgroundScheduler) -> ControllerDaemon | None:
-        daemon = open_daemon(place, timers)
-        if daemon:
-            daemon.tell(lambda: changed(name))
+        session = open_remote(place.remote, place.code)
+        seen = session.poll()
+        if seen.repository is None:
+            return None
+        if seen.settings.store is None:
+            open_store(seen.store_url, seen.repository, create=True)
+        door.known(name, seen.repository)
+        shared = Shared(timers=timers, longest=LONGEST_SECONDS)
+        daemon = controller_daemon(session, seen, poll=place.entry.poll, shared=shared)
+        daemon.tell(lambda: door.changed(name))
         return daemon
 
     terms = (place.entry, place.remote.url, place.code.url)
     return Repository(name=name, url=place.remote.url, terms=terms, open=opened)
-
-
-def open_daemon(place: Place, timers: BackgroundScheduler) -> ControllerDaemon | None:
-    """A controller of this repository; None where nobody has set it up yet. Raises DstackError."""
-    session = open_remote(place.remote, place.code)
-    seen = session.poll()
-    if seen.repository is None:
-        return None
-    if seen.settings.store is None:
-        open_store(seen.store_url, seen.repository, create=True)
-    shared = Shared(timers=timers, longest=LONGEST_SECONDS)
-    return controller_daemon(session, seen, poll=place.entry.poll, shared=shared)

@@ -30,12 +30,17 @@ NOT_YET = "it holds no dstack repository yet: run `dstack init` in a clone of it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What a daemon has done. `polled_at`: its last good look at the remote; `failure`: why later ones failed."""
+    """What a daemon has done. `polled_at`: its last good look at the remote; `failure`: why later ones failed.
+
+    `failures`: how often one did; `runs`: how many there are.
+    """
 
     polled_at: datetime | None = None
     failure: str | None = None
     turns: int = 0
     pushes: int = 0
+    failures: int = 0
+    runs: int = 0
 
 
 class Daemon(Protocol):
@@ -90,6 +95,8 @@ class Standing:
     failure: str | None
     turns: int
     pushes: int
+    failures: int
+    runs: int
 
 
 class Fleet:
@@ -174,6 +181,7 @@ class Member:
         self._daemon: Daemon | None = None
         self._backoff = Backoff()
         self._failure: str | None = "it was not looked at yet"
+        self._failures = 0
         self._trouble = Trouble()
         self._thread = threading.Thread(target=self._run, name=repository.name, daemon=True)
         self.start, self.join, self.is_alive = self._thread.start, self._thread.join, self._thread.is_alive
@@ -214,6 +222,8 @@ class Member:
             failure=done.failure,
             turns=done.turns,
             pushes=done.pushes,
+            failures=done.failures + self._failures,
+            runs=done.runs,
         )
 
     def _run(self) -> None:
@@ -247,7 +257,9 @@ class Member:
         try:
             daemon.run()
         finally:
-            if daemon.progress().polled_at is not None:
+            done = daemon.progress()
+            self._failures += done.failures
+            if done.polled_at is not None:
                 self._backoff = Backoff()
             self._daemon, self._failure = None, "it is about to be served again"
 
@@ -263,6 +275,7 @@ class Member:
 
     def _failed(self, error: Exception) -> float:
         now = time.monotonic()
+        self._failures += 1
         self._backoff = self._backoff.after_outage(now, self._jitter(), error, LONGEST_SECONDS)
         self._failure = str(error) or type(error).__name__
         self._trouble.tell("open", f"{self._failure}; trying again")

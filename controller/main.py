@@ -109,7 +109,14 @@ class ControllerDaemon:
         """What it has done so far."""
         done = self.controller
         polled = done.polled.wall if done.polled else None
-        return Progress(polled_at=polled, failure=done.failure, turns=done.turns, pushes=done.pushes)
+        return Progress(
+            polled_at=polled,
+            failure=done.failure,
+            turns=done.turns,
+            pushes=done.pushes,
+            failures=done.failures,
+            runs=done.runs,
+        )
 
     def _told(self) -> None:
         self._ledger.told()

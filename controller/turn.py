@@ -85,6 +85,8 @@ class Controller:
     pushes: int = 0
     polled: Moment | None = None
     failure: str | None = None
+    failures: int = 0
+    runs: int = 0
     _viewer: Viewer = field(init=False)
     _reuse: Reuse = field(init=False)
     _pace: tuple[float, int] = field(init=False)
@@ -120,7 +122,7 @@ class Controller:
 
     def crashed(self, now: Moment, error: Exception) -> float:
         """A turn broke off by a mistake of ours, which likely comes again. In how many seconds the next is due."""
-        self.failure = f"{type(error).__name__}: {error}"
+        self.failure, self.failures = f"{type(error).__name__}: {error}", self.failures + 1
         self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), error, self.longest)
         return self._backoff.until - now.ticks
 
@@ -173,6 +175,7 @@ class Controller:
     def _world(self, seen: Observation, now: Moment) -> World:
         lease = self.settings.lease
         runs = self._viewer.views(seen)
+        self.runs = len(runs)
         pulses = self.pulse.heartbeats(frozenset(registration.store for registration in seen.runners.values()))
         sight = Sight(
             registrations=seen.runners,
@@ -258,7 +261,7 @@ class Controller:
 
     def _later(self, now: Moment, error: DstackError) -> float:
         """The remote is away, or, where it isn't Unavailable, a person must act: it is tried again all the same."""
-        self.failure = str(error)
+        self.failure, self.failures = str(error), self.failures + 1
         self._backoff = self._backoff.after_outage(now.ticks, self.jitter(), error, self.longest)
         level = logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
         self._trouble.tell("repository", f"{error}; trying again", level=level)
