@@ -292,6 +292,13 @@ def test_a_move_that_starts_nothing_can_wait_and_nothing_is_missed() -> None:
     assert run.trigger.before == commit_id("a")
 
 
+def test_a_new_branch_that_starts_nothing_is_written_down_so_that_its_next_push_counts_from_there() -> None:
+    memory = begun(main="a")
+    memory.remote.push("x", "b", PATHS, parent="a", files="docs/x")
+    event = only(memory)
+    assert (event.runs, event.can_wait) == ((), False)
+
+
 def test_who_may_not_starts_nothing_and_is_named() -> None:
     memory = begun(main="a")
     memory.remote.push("main", "b")

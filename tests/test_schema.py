@@ -31,7 +31,7 @@ ONLY_THE_READER = (
     r"at least (6291456 bytes|1s|1 bytes)|longer than|can't be the name of a GPU|GPUs of one kind|can't be a label",
     r"can't be a tag|can't name a workflow|use 1 to 63|a whole number from",
     r"only take back|can't be a pattern|don't apply to tags|a trigger has no environment",
-    r"is no time zone|can't be cron|a day that none|can't be a (minute|hour|day|month)",
+    r"is no time zone|can't be cron|a day that none|can't be the (minute|hour|day|month)",
 )
 
 SCALARS = st.sampled_from([None, True, 0, 1, 3, 2.5, -1, "", " ", "a", "b", "3", "x y"])

@@ -1,10 +1,13 @@
 """`on`: its forms, what they mean, and what is refused, with its place and the way out."""
 
+import re
+
 import pytest
 
 from dstack.model.errors import Invalid
 from dstack.model.triggers import PullRequest, Push, Schedule, Triggers
 from dstack.model.workflows import parse_workflows
+from tests.installed import ROOT
 
 NIGHTLY = Schedule(cron="30 4 * * 1-5")
 
@@ -47,6 +50,16 @@ def test_forms_of_on(on: str, meant: Triggers) -> None:
     assert parse_workflows(text(on).encode()).get("a").on == meant
 
 
+def test_the_examples_of_the_page_are_right() -> None:
+    page = (ROOT / "docs" / "triggers.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    found = parse_workflows(block.encode())
+    assert [bool(one.on) for one in found.by_name.values()] == [True, True]
+    for form in re.findall(r"^\| `(on|push|pull-request|schedule): (\w.*?)` \|", page, re.MULTILINE):
+        key, value = form
+        parse_workflows(text(value if key == "on" else f"{{{key}: {value}}}").encode())
+
+
 def test_without_on_nothing_starts_a_workflow() -> None:
     assert not parse_workflows(b"workflows: [{name: a, commands: [x]}]").get("a").on
 
@@ -76,8 +89,8 @@ def test_without_on_nothing_starts_a_workflow() -> None:
         (f"{{push: [{', '.join(['{}'] * 21)}]}}", "4:14", "`push` has 21 entries: at most 20"),
         (f"{{push: {{tags: [{', '.join(['a'] * 201)}]}}}}", "4:21", "`tags` has 201 patterns: at most 200"),
         ("{schedule: 0 3 * *}", "4:18", "`cron`: '0 3 * *' can't be cron: write minute, hour, day, month and weekday"),
-        ("{schedule: 61 3 * * *}", "4:18", "`cron`: '61' can't be a minute: it goes from 0 to 59"),
-        ("{schedule: 0 3 * * mo}", "4:18", "'mo' can't be a day of the week: it goes from 0 to 7, or sun to sat"),
+        ("{schedule: 61 3 * * *}", "4:18", "`cron`: '61' can't be the minute: it goes from 0 to 59"),
+        ("{schedule: 0 3 * * mo}", "4:18", "'mo' can't be the day of the week: it goes from 0 to 7, or sun to sat"),
         ("{schedule: '0 0 31 2,4 *'}", "4:18", "names a day that none of its months has"),
         ("{schedule: }", "4:18", "`schedule` must say when"),
         ("{schedule: {zone: UTC}}", "4:18", "this schedule has no `cron`: write it like '30 4 * * 1-5'"),

@@ -131,7 +131,7 @@ def _numbers(text: str, field: _Field) -> Iterator[int]:
     for part in text.lower().split(","):
         found = _PART.fullmatch(part)
         if not found or (found["first"] == "*" and found["last"]):
-            msg = f"{shown(part)} can't be a {field.name}: write a number, `*`, `a-b`, or one of them with `/step`"
+            msg = f"{shown(part)} can't be the {field.name}: write a number, `*`, `a-b`, or one of them with `/step`"
             raise Invalid(msg)
         step = int(found["step"] or 1)
         first, last = field.least, field.most
@@ -141,7 +141,7 @@ def _numbers(text: str, field: _Field) -> Iterator[int]:
         if field.words is _DAYS and last < first and found["last"] == "sun":
             last = field.most
         if not step or last < first:
-            msg = f"{shown(part)} can't be a {field.name}: it {'goes backwards' if step else 'has a step of 0'}"
+            msg = f"{shown(part)} can't be the {field.name}: it {'goes backwards' if step else 'has a step of 0'}"
             raise Invalid(msg)
         yield from range(first, last + 1, step)
 
@@ -152,7 +152,7 @@ def _number(text: str, field: _Field) -> int:
     if text.isdecimal() and len(text) <= len("1234") and field.least <= int(text) <= field.most:
         return int(text)
     words = f", or {field.words[0]} to {field.words[-1]}" if field.words else ""
-    msg = f"{shown(text)} can't be a {field.name}: it goes from {field.least} to {field.most}{words}"
+    msg = f"{shown(text)} can't be the {field.name}: it goes from {field.least} to {field.most}{words}"
     raise Invalid(msg)
 
 

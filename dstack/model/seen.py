@@ -30,10 +30,12 @@ _MAX_TROUBLE = 16 * 1024
 _MAX_REASON = 1000
 _MAX_NAMED = 100
 _MOST_FAULTS = 20
-_REMEMBERED = re.compile(r"heads/.|tags/.|pulls/[0-9]{1,12}$", re.ASCII | re.DOTALL)
+_REMEMBERED = re.compile(r"heads/.|tags/.|pulls/[1-9][0-9]{0,11}$", re.ASCII | re.DOTALL)
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 _SCHEDULE = re.compile(r"schedule/([a-z0-9-]{1,63})\.[0-9a-f]{12}", re.ASCII)
-_PULL = re.compile(r"refs/(?:(?:pull|merge-requests)/([0-9]{1,12})/head|pull-requests/([0-9]{1,12})/from)", re.ASCII)
+_PULL = re.compile(
+    r"refs/(?:(?:pull|merge-requests)/([1-9][0-9]{0,11})/head|pull-requests/([1-9][0-9]{0,11})/from)", re.ASCII
+)
 
 
 class Trouble(Value, frozen=True, kw_only=True):
