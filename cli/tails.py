@@ -22,7 +22,7 @@ LOGS_SECONDS = 0.05
 # In a store elsewhere every look is a request of each log that is open: so many seconds between two, and a little more
 # for each log beyond a few. `width` logs are asked for at once.
 AWAY_LOGS_SECONDS = 0.4
-FEW_LOGS = 8
+FEW_LOGS = 32
 DRAIN_SECONDS = 60.0
 
 

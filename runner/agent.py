@@ -48,7 +48,7 @@ class Agent:
         self._bell = threading.Event()
         self.works = Works(tools, self._post)
         self._exchange = Exchange(ledger, one, tools.open_store)
-        self._mail = Correspondence(one, profile.pace, now, takeover=profile.takeover)
+        self._mail = Correspondence(profile, now)
         self.heart = Heart(
             (one.runner, one.instance, one.start), Vitals(free=one.capacity), tools.open_store, tools.clock
         )

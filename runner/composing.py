@@ -16,6 +16,7 @@ from dstack.ledger.telling import Telling
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.pool import Registration
 from dstack.model.world import Moment
+from dstack.personal import layers_of
 from dstack.store.location import default_url, open_store
 from dstack.store.store import Store
 from runner.agent import Agent
@@ -52,6 +53,7 @@ def agent_of(parts: RunnerParts, poke: Callable[[], None], told: Callable[[], No
         pace=parts.pace or pace_of(remote.reach),
         takeover=parts.takeover,
         keep_free=parts.keep_free,
+        own=layers_of(os.environ),
     )
     tools = Tools(
         executors={name: _executor(parts, name, instance, poke) for name in parts.executors},

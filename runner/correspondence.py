@@ -9,13 +9,15 @@ import msgspec
 from dstack.model.bucket import Bucket, Reach
 from dstack.model.errors import Invalid, Unavailable
 from dstack.model.observation import Observation
+from dstack.model.personal import overlaid
 from dstack.model.pool import Registration, RunnerState
 from dstack.model.settings import Settings, parse_settings
 from dstack.model.world import Moment
 from runner.exchange import Exchanged, Wish
 from runner.facts import pause
+from runner.profile import Profile
 from runner.registering import Claims, Standing, Step, judge
-from runner.reports import Pace, Pushing, Report, pace_of
+from runner.reports import Pushing, Report, pace_of
 
 LOG = logging.getLogger(__name__)
 
@@ -26,16 +28,16 @@ POLLS_PER_LEASE = 2
 class Correspondence:
     """One exchange at a time. `standing` says whether the name is ours; `seen` is the last observation."""
 
-    def __init__(self, wanted: Registration, pace: Pace, now: Moment, *, takeover: bool) -> None:
-        """`wanted`: what to register; its store is filled in when a heartbeat has been written there."""
-        self.standing = Standing(wanted=wanted, takeover=takeover)
-        self.settings = Settings()
+    def __init__(self, profile: Profile, now: Moment) -> None:
+        """The store that is to be registered is filled in when a heartbeat has been written there."""
+        self.standing = Standing(wanted=profile.registration, takeover=profile.takeover)
+        self.settings, self._own = Settings(), profile.own
         self.seen: Observation | None = None
         self.polls = 0
         self.retry_after: float | None = None
         self.busy = False
         self.poll_wanted = True
-        self._pace = pace
+        self._pace = pace = profile.pace
         bucket = Bucket.full(interval=pace.interval, burst=pace.burst, now=now.ticks)
         self._pushing = Pushing(pace=pace, bucket=bucket)
         self._claims: Claims | None = None
@@ -135,7 +137,7 @@ class Correspondence:
         self.seen = seen
         if config_changed:
             try:
-                self.settings = parse_settings(seen.config)
+                self.settings = overlaid(parse_settings(seen.config), self._own)
             except Invalid as error:
                 LOG.error("the shared settings are ignored: %s", error)  # noqa: TRY400 (nothing of ours failed)
             pace = pace_of(Reach.FORGE) if self.settings.throttle else self._pace

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from dstack.model.personal import Layer
 from dstack.model.pool import Registration
 from runner.facts import Rules
 from runner.reports import Pace
@@ -11,7 +12,8 @@ from runner.reports import Pace
 class Profile:
     """`registration` lacks only the store. `store`: its URL, if the shared settings name none.
 
-    `takeover`: take the name from a live runner that has it. `keep_free`: see `runner.disk`.
+    `takeover`: take the name from a live runner that has it. `keep_free`: see `runner.disk`. `own`: the settings of its
+    user or machine, over the shared ones.
     """
 
     registration: Registration
@@ -19,6 +21,7 @@ class Profile:
     pace: Pace = field(default_factory=Pace)
     takeover: bool = False
     keep_free: int | None = None
+    own: tuple[Layer, ...] = ()
 
     @property
     def rules(self) -> Rules:

@@ -14,6 +14,7 @@ from dstack.model.errors import Failed, Unavailable
 from dstack.model.events import Ended, Started
 from dstack.model.job import to_bytes
 from dstack.model.observation import AppendNotes, Change, Observation, Pushed, SetAssignments
+from dstack.model.personal import Layer
 from dstack.model.pool import Capacity, Heartbeat, Phase, Registration
 from dstack.model.refs import RunKey
 from dstack.model.runspec import Desired
@@ -231,6 +232,7 @@ class Office:
     space: Space | None = None
     supply: Supply = field(default_factory=Supply)
     volumes: dict[str, str] = field(default_factory=dict)
+    own: tuple[Layer, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     stores: dict[str, MemoryStore] = field(default_factory=dict)
 
@@ -272,7 +274,9 @@ class Office:
             volumes=self.volumes,
             space=lambda: self.space,
         )
-        profile = Profile(registration=self.registration(), store=STORE, pace=self.pace, takeover=self.takeover)
+        profile = Profile(
+            registration=self.registration(), store=STORE, pace=self.pace, takeover=self.takeover, own=self.own
+        )
         self.agent = Agent(profile, self.ledger, Journal(self.folder / "journal.json"), tools)
         return self.agent
 

@@ -9,6 +9,7 @@ import pytest
 from dstack.model.errors import Failed
 from dstack.model.job import Reason, Resources
 from dstack.model.observation import SetRegistration
+from dstack.model.personal import Layer
 from dstack.model.pool import Heartbeat, Phase, RunnerState
 from dstack.model.status import Status
 from dstack.store.heartbeats import write_runner
@@ -196,6 +197,15 @@ def test_another_store_in_the_settings_is_beaten_in_before_it_is_registered(offi
     office.settle()
     assert office.heartbeat().beats > beats
     assert office.registered.store == "memory:other"
+
+
+def test_settings_of_the_runner_s_own_user_or_machine_count_over_the_shared_ones(tmp_path: Path) -> None:
+    own = Layer(origin="DSTACK_STORE", values={"store": "memory:near"})
+    office = Office(tmp_path, own=(own,))
+    office.remote.refs["refs/heads/dstack/config"] = (office.remote.new_id(), b"store: 'memory:other'\nlease: 8\n")
+    office.settle()
+    assert office.registered is not None
+    assert office.registered.store == "memory:near"
 
 
 def test_a_store_that_is_not_ours_ends_the_start(tmp_path: Path) -> None:
