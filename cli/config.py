@@ -27,11 +27,14 @@ Examples:
 COLUMNS = (Column(title="SETTING"), Column(title="VALUE", least=12), Column(title="FROM", least=8))
 
 
+Shown = str | float | bool | dict[str, str | bool] | list[dict[str, list[str]]] | None
+
+
 class SettingLine(msgspec.Struct, frozen=True, kw_only=True):
     """`config list --json`. `origin`: `shared`, `default`, the path of a file, or a variable's name."""
 
     key: str
-    value: str | float | dict[str, str | bool] | None
+    value: Shown
     origin: str
 
 
@@ -57,7 +60,7 @@ def list_(folder: Path, *, as_json: bool) -> None:
 def get(folder: Path, *, key: str) -> None:
     """Print the value of one setting; nothing where it has none."""
     (line,) = (line for line in _lines(open_session(folder).poll()) if line.key == personal.known_key(key))
-    if line.value not in (None, {}):
+    if line.value not in (None, {}, []):
         say(_text(line))
 
 
@@ -79,6 +82,9 @@ def set_(folder: Path, *, key: str, value: str | None, mine: bool, unset: bool) 
         return
     if name == "store" and wanted is not None:
         msg = "a store is checked and made ready first: `dstack init --store URL` changes it for all"
+        raise Invalid(msg)
+    if name in personal.PERSONAL_ONLY:
+        msg = f"{name} is a file of this machine, which nobody else is to choose: add --personal"
         raise Invalid(msg)
     default = getattr(Settings(), name)
     session = open_session(folder)
@@ -122,18 +128,21 @@ def _lines(seen: Seen) -> list[SettingLine]:
     ]
 
 
-def _value(seen: Seen, key: str) -> str | float | dict[str, str | bool] | None:
+def _value(seen: Seen, key: str) -> Shown:
     if key == "store":
         return seen.settings.store or seen.store_url
-    found: str | float | dict[str, str | bool] | None = msgspec.to_builtins(getattr(seen.settings, key))
+    value = getattr(seen.settings, key)
+    found: Shown = msgspec.to_builtins(list(value) if isinstance(value, tuple) else value)
     return found
 
 
 def _text(line: SettingLine) -> str:
-    if line.key in personal.MAPPINGS and isinstance(line.value, dict):
+    if line.key in personal.AS_YAML and isinstance(line.value, dict):
         return ", ".join(
             f"{key}: {str(value).lower() if isinstance(value, bool) else value}" for key, value in line.value.items()
         )
+    if isinstance(line.value, bool | list):
+        return msgspec.json.encode(line.value).decode() if line.value != [] else ""
     if isinstance(line.value, dict):
         return ", ".join(f"{old} → {new}" for old, new in line.value.items())
     return "" if line.value is None else f"{line.value:g}" if isinstance(line.value, float) else line.value

@@ -1,5 +1,6 @@
 """`dstack config`: which settings hold, where each comes from, and who may change which."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from msgspec.structs import replace
 
 from dstack.model import personal
 from dstack.model.errors import Invalid
-from dstack.model.personal import Layer
+from dstack.model.personal import Layer, overlaid
 from dstack.model.settings import Settings
 from dstack.personal import write_file
 from tests.calls import Desk, desk
@@ -120,3 +121,29 @@ def test_a_controller_goes_by_the_settings_of_who_starts_it(at: Desk, tmp_path: 
     (run,) = at.dstack("status", "--json").json
     assert run["store"] == mine
     assert "mine" not in sh(at.remote, "show", "refs/heads/dstack/config:config.yaml")
+
+
+def test_who_may_start_runs_is_a_setting_of_all(at: Desk) -> None:
+    rules = "[{branches: [main], by: ['*@example.com', 'signer:ada@example.org']}]"
+    assert at.dstack("config", "set", "triggers", rules).code == 0
+    assert json.loads(at.dstack("config", "get", "triggers").out) == [
+        {"branches": ["main"], "by": ["*@example.com", "signer:ada@example.org"]}
+    ]
+    assert "leave --personal out" in at.dstack("config", "set", "triggers", rules, "--personal").err
+    assert "rule 1 of `triggers`" in at.dstack("config", "set", "triggers", "[{by: []}]").err
+
+
+def test_that_runs_must_be_signed_can_be_demanded_by_all_and_taken_back_by_nobody_alone(at: Desk) -> None:
+    assert at.dstack("config", "set", "signed", "true", "--personal").code == 0
+    assert at.dstack("config", "get", "signed").out == "true\n"
+    at.dstack("config", "set", "signed", "true")
+    at.dstack("config", "set", "signed", "false", "--personal")
+    assert at.dstack("config", "get", "signed").out == "true\n"
+
+
+def test_nobody_else_chooses_whom_this_machine_trusts(at: Desk) -> None:
+    assert "add --personal" in at.dstack("config", "set", "signers", "/etc/signers").err
+    assert at.dstack("config", "set", "signers", "/etc/signers", "--personal").code == 0
+    assert at.dstack("config", "get", "signers").out == "/etc/signers\n"
+    settings = overlaid(Settings(signers="/somebody/elses", signed=True), ())
+    assert (settings.signers, settings.signed) == (None, True)

@@ -93,6 +93,15 @@ SETTINGS: Table = {
     "storage_class": "The storage class of what is stored.",
     "stores": "Where stores have moved: old URL to new URL.",
     "forge": "What is reported to the forge the code is on: commit statuses, a comment on pull requests.",
+    "signed": "Whether only runs are executed whose every commit is signed; false.",
+    "signers": "The file of those who may sign, for a controller: each user's own setting, which holds nowhere else.",
+    "sign": "Whether runs are signed: true, false, or `auto` (where git is set up to sign); auto.",
+    "triggers": "Who may start runs by pushing. The last rule about a branch or tag decides; without one, anybody.",
+}
+TRIGGER_RULE: Table = {
+    "branches": "The branches it is about, as patterns. With neither branches nor tags it is about all.",
+    "tags": "The tags it is about, as patterns.",
+    "by": "Patterns of committers' mail addresses, which anybody can write; or `signer:` and one of verified signers.",
 }
 FORGE: Table = {
     "kind": "Whose API it is, where the host doesn't say: `github`, `gitlab`, `gitea` (Forgejo too).",

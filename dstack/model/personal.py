@@ -10,10 +10,12 @@ from dstack.model.errors import Invalid
 from dstack.model.problems import nearest, shown
 from dstack.model.settings import PLACE, Settings, parse_settings, settings_text
 
-# The lease, the retention, where stores have moved and what is reported mean the same to all, or nothing.
-SHARED_ONLY = frozenset({"lease", "stores", "retention", "forge"})
+# The lease, the retention, where stores have moved, what is reported and who may start runs mean the same to all.
+SHARED_ONLY = frozenset({"lease", "stores", "retention", "forge", "triggers"})
+# A file of this machine; and nobody who can push is to say whom it trusts.
+PERSONAL_ONLY = frozenset({"signers"})
 # Given as YAML.
-MAPPINGS = frozenset({"forge"})
+AS_YAML = frozenset({"forge", "signed", "sign", "triggers"})
 KEYS = tuple(name for name in Settings.__struct_fields__ if name not in SHARED_ONLY)
 SHARED, DEFAULT = "shared", "default"
 
@@ -47,17 +49,19 @@ def from_file(text: bytes, path: str) -> Layer:
 
 def from_environment(environ: Mapping[str, str]) -> tuple[Layer, ...]:
     """A layer for each `DSTACK_…` that is a setting. Raises Invalid, naming the variable."""
-    layers: list[Layer] = []
-    for key in KEYS:
-        if value := environ.get(variable(key)):
-            read(key, value, variable(key))
-            layers.append(Layer(origin=variable(key), values={key: value}))
-    return tuple(layers)
+    given = {key: value for key in KEYS if (value := environ.get(variable(key)))}
+    return tuple(
+        Layer(origin=variable(key), values={key: read(key, value, variable(key))}) for key, value in given.items()
+    )
 
 
 def overlaid(shared: Settings, layers: tuple[Layer, ...]) -> Settings:
-    """The settings that hold here: later layers win."""
+    """The settings that hold here: later layers win. That runs must be signed can be demanded, and not taken back."""
     given = {key: value for layer in layers for key, value in layer.values.items()}
+    if shared.signed:
+        given.pop("signed", None)
+    if shared.signers is not None:
+        given.setdefault("signers", None)
     return msgspec.structs.replace(shared, **given) if given else shared
 
 
@@ -81,8 +85,8 @@ def read(key: str, value: str, where: str) -> object:
     if key == "stores":
         msg = "`stores` is written by `dstack init --store NEW --copied`, when all of a store has been copied there"
         raise Invalid(msg)
-    if key in MAPPINGS:
-        return _read_mapping(key, value, where)
+    if key in AS_YAML:
+        return _read_yaml(key, value, where)
     try:
         number = float(value) if key == "lease" else None
         return getattr(parse_settings(settings_text(_made(key, value if number is None else number)).encode()), key)
@@ -92,7 +96,7 @@ def read(key: str, value: str, where: str) -> object:
         raise Invalid(msg) from error
 
 
-def _read_mapping(key: str, value: str, where: str) -> object:
+def _read_yaml(key: str, value: str, where: str) -> object:
     """Indented, so that it can't be but this key's."""
     try:
         return getattr(parse_settings(f"{key}:\n{indent(value, '  ', lambda _: True)}\n".encode()), key)

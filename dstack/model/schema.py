@@ -71,7 +71,7 @@ def config_schema() -> Form:
 
 
 # What fields of values within settings are for.
-_WORDS: Mapping[str, language.Table] = {"ForgeSettings": language.FORGE}
+_WORDS: Mapping[str, language.Table] = {"ForgeSettings": language.FORGE, "TriggerRule": language.TRIGGER_RULE}
 
 SCHEMAS: Mapping[str, Callable[[], Form]] = {
     "workflows": workflows_schema,
@@ -96,7 +96,9 @@ def _whole(form: Mapping[str, Any], kinds: Mapping[str, Any]) -> Form:
         kind = kinds[name]
         if "enum" in kind:
             return {"enum": kind["enum"]}
-        return {"type": "object", "properties": _fields(kind, kinds, _WORDS[name]), "additionalProperties": False}
+        required = {"required": kind["required"]} if kind.get("required") else {}
+        fields = _fields(kind, kinds, _WORDS[name])
+        return {"type": "object", "properties": fields, **required, "additionalProperties": False}
     if "anyOf" in form:
         return {**form, "anyOf": [_whole(one, kinds) for one in form["anyOf"]]}
     return {**form, "items": _whole(form["items"], kinds)} if "items" in form else dict(form)

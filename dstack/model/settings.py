@@ -11,6 +11,7 @@ from dstack.model.forge import ForgeSettings
 from dstack.model.problems import Problems
 from dstack.model.retention import DEFAULT, Retention, parse_retention
 from dstack.model.s3_place import OPTIONS, store_url
+from dstack.model.trust import TriggerRule, check_rules
 from dstack.model.yaml_text import yaml_text
 
 CONFIG_LIMIT = 256 * 1024
@@ -21,7 +22,8 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`store`: a URL. `lease` in seconds. `throttle`: the remote is pushed to as rarely as a forge.
 
     `stores`: where stores have moved, old URL → new URL. `retention`: see `kept`. `forge`: what is
-    reported there; nothing without it.
+    reported there; nothing without it. `signed`: only runs whose every commit is signed are executed; `signers`: the
+    file of those who may, for a controller. `sign`: whether runs are signed. `triggers`: who may start runs by pushing.
     The others say how an S3 store is reached and written.
     """
 
@@ -37,6 +39,10 @@ class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stores: dict[str, str] = {}
     retention: str | None = None
     forge: ForgeSettings | None = None
+    signed: bool = False
+    signers: str | None = None
+    sign: bool | Literal["auto"] = "auto"
+    triggers: tuple[TriggerRule, ...] = ()
 
     @property
     def kept(self) -> Retention:
@@ -65,6 +71,7 @@ def parse_settings(text: bytes | None) -> Settings:
         _ = settings.kept
         if settings.forge:
             settings.forge.check()
+        check_rules(settings.triggers)
     except Invalid as error:
         msg = f"{PLACE}: {error}"
         raise Invalid(msg) from error

@@ -1,6 +1,7 @@
 """Who may start runs by pushing code, and whose runs are executed: the rules alone. Pure (DESIGN section 12)."""
 
 from dstack.model.codec import Value
+from dstack.model.errors import Invalid
 from dstack.model.patterns import NOT, chosen, only_negative, ref_problem
 
 SIGNER = "signer:"
@@ -52,6 +53,17 @@ def needs_signer(rules: tuple[TriggerRule, ...], ref: str) -> bool:
     """Whether it matters for this ref who signed the commit."""
     rule = next((one for one in reversed(rules) if one.covers(ref)), None)
     return rule is not None and any(one.startswith(SIGNER) for one in rule.by)
+
+
+def check_rules(rules: tuple[TriggerRule, ...]) -> None:
+    """Raises Invalid, with the number of the rule."""
+    if len(rules) > MOST_RULES:
+        msg = f"`triggers` has {len(rules)} rules; at most {MOST_RULES} are read"
+        raise Invalid(msg)
+    for number, rule in enumerate(rules, 1):
+        if problem := rule_problem(rule):
+            msg = f"rule {number} of `triggers`: {problem}"
+            raise Invalid(msg)
 
 
 def rule_problem(rule: TriggerRule) -> str:

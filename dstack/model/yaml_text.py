@@ -42,9 +42,17 @@ def _value(value: object, indent: str) -> Iterator[str]:
     elif isinstance(value, list | tuple) and value:
         yield "\n"
         for item in value:
-            yield f"{indent}  - {_scalar(item)}\n"
+            yield from _item(item, f"{indent}  ")
     else:
         yield f" {_scalar(value)}\n"
+
+
+def _item(value: object, indent: str) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        yield f"{indent}-\n"
+        yield from _mapping(value, f"{indent}  ")
+    else:
+        yield f"{indent}- {_scalar(value)}\n"
 
 
 def _scalar(value: object) -> str:
