@@ -10,6 +10,7 @@ from typing import Protocol
 from controller.configuration import Configuration, Entry, entries_of, parse_configuration
 from dstack.ledger.address import parse_address
 from dstack.ledger.remote import Remote, find_remote
+from dstack.model.bucket import Reach
 from dstack.model.document import MAX_DOCUMENT
 from dstack.model.errors import Failed, Invalid
 
@@ -143,13 +144,15 @@ def _check_twice(places: Iterable[Place]) -> None:
 
 
 def _plain(remote: Remote) -> str:
-    """What is alike for two spellings of one remote's address."""
+    """What is alike for two spellings of one remote's address. At a forge every way leads to the same repository."""
     if remote.path:
         return remote.url
     scheme, mark, rest = remote.url.partition("://")
     authority, _, path = rest.partition("/") if mark else remote.url.partition(":")
-    host = authority.rpartition("@")[2].lower() if mark else authority.lower()
-    return f"{scheme if mark else 'ssh'}://{host}/{path.strip('/').removesuffix('.git')}"
+    # `host:path` is meant from the home folder there, `host:/path` and `ssh://host/path` are not.
+    place = path.lstrip("/") if mark or path.startswith("/") or remote.reach is Reach.FORGE else f"~/{path}"
+    door = "" if remote.reach is Reach.FORGE else scheme if mark else "ssh"
+    return f"{door}://{authority.rpartition('@')[2].lower()}/{place.rstrip('/').removesuffix('.git')}"
 
 
 def _secret_files(entries: Iterable[Entry], base: Path) -> Iterator[Path]:
