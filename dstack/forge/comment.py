@@ -63,7 +63,7 @@ class Section:
     timed: bool
     rows: tuple[Row, ...]
     more: int
-    broken: int
+    broken: bool
 
 
 def marker(repository: str) -> str:
@@ -86,7 +86,7 @@ def render(report: PullReport, measured: Mapping[str, Values], mark: str) -> str
 
 def _section(told: Told, measured: Mapping[str, Values], most: int) -> Section:
     line = told.line
-    state, words = verdict(told)
+    state, _ = verdict(told)
     known = {job.job: measured[job.job] for job in line.jobs if job.job in measured}
     metrics = names_of(known[job].values for job in known)
     jobs = sorted(line.jobs, key=lambda job: _ORDER.index(job.status) if job.status in _ORDER else len(_ORDER))[:most]
@@ -95,14 +95,14 @@ def _section(told: Told, measured: Mapping[str, Values], most: int) -> Section:
         workflow=line.workflow,
         name=line.run,
         word=_WORDS[state],
-        words=words,
+        words=line.message if not line.jobs else "",
         link=Markdown(f" [More](<{told.link}>)" if told.link else ""),
         metrics=metrics[:COLUMNS],
         unshown=max(0, len(metrics) - COLUMNS),
         timed=any(row.time for row in rows),
         rows=rows,
         more=len(line.jobs) - len(jobs),
-        broken=sum(one.broken for one in known.values()),
+        broken=any(one.broken for one in known.values()),
     )
 
 

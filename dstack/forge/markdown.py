@@ -4,7 +4,7 @@ import re
 
 LENGTH = 100
 
-_HARMLESS = re.compile(r"[A-Za-z0-9 ]*", re.ASCII)
+_HARMLESS = re.compile(r"[A-Za-z0-9 ]*|-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", re.ASCII)
 _PLAIN = re.compile(r"[A-Za-z0-9 ,=%+/-]|(?<=[0-9])\.(?=[0-9])", re.ASCII)
 
 
