@@ -4,11 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from dstack.model.firing import MAX_TIPS, Event, Facts, Tips, fire, refused
+from dstack.model.firing import MAX_TIPS, Event, Facts, Tips, fire, read_commit, refused
 from dstack.model.refs import is_name
 from dstack.model.run_names import triggered_name
 from dstack.model.runspec import Trigger, TriggerEvent, Via
 from dstack.model.seen import from_files, to_files
+from dstack.model.trust import TriggerRule
 from tests.triggers import NOW, CodeRemote, Memory, begun, commit_id
 
 PULLS = "workflows: [{name: check, commands: [x], on: pull-request}]"
@@ -267,6 +268,11 @@ def test_a_broken_file_that_was_there_at_the_first_start_is_told() -> None:
     assert memory.events() == ()
 
 
+def test_whom_a_commit_names_is_one_line_of_bounded_length() -> None:
+    assert read_commit(None, "Eve \x1b[0m\n<e@x>\udcff " + "y" * 10_000, "").by[:20] == "Eve [0m <e@x> yyyyyy"
+    assert len(read_commit(None, "y" * 10_000, "").by) == 300
+
+
 def test_a_commit_without_the_file_starts_nothing_and_is_no_trouble() -> None:
     memory = begun(main="a")
     memory.remote.push("main", "b", None)
@@ -299,13 +305,38 @@ def test_a_new_branch_that_starts_nothing_is_written_down_so_that_its_next_push_
     assert (event.runs, event.can_wait) == ((), False)
 
 
+GRACE = TriggerRule(branches=("main",), by=("grace@example.org", "signer:grace@example.org"))
+
+
 def test_who_may_not_starts_nothing_and_is_named() -> None:
     memory = begun(main="a")
     memory.remote.push("main", "b")
-    assert memory.turn(lambda ref, by: f"{by} may not push {ref}") == ()
-    (trouble,) = memory.known.troubles.values()
-    assert trouble.reason == "Ada <ada@example.org> may not push refs/heads/main"
-    assert trouble.workflows == ("test",)
+    memory.remote.push("topic", "c")
+    assert memory.turn((GRACE,)) == ("test push refs/heads/topic",)
+    assert memory.known.troubles["heads/main"].workflows == ("test",)
+    assert memory.known.troubles["heads/main"].reason.startswith("Ada <ada@example.org> may not start runs from")
+    assert memory.turn() == ()
+
+
+def test_who_signed_a_commit_is_asked_only_where_it_matters() -> None:
+    memory = begun(main="a")
+    memory.remote.signers = {memory.remote.push("main", "b"): "grace@example.org"}
+    memory.remote.push("topic", "c")
+    assert memory.turn((GRACE,)) == ("test push refs/heads/main", "test push refs/heads/topic")
+    assert [lookups.signers for lookups in memory.remote.asked if lookups.signers] == [{commit_id("b")}]
+
+
+def test_rules_of_the_default_branch_hold_for_its_schedules() -> None:
+    memory = at_night()
+    memory.wait(days=1)
+    assert memory.turn((GRACE,)) == ()
+    ((path, trouble),) = memory.known.troubles.items()
+    assert path.startswith("schedule/nightly.")
+    assert "may not start runs" in trouble.reason
+    memory.wait(days=1)
+    memory.remote.signers = {commit_id("a"): "grace@example.org"}
+    assert memory.turn((GRACE,)) == ("nightly schedule schedule/nightly",)
+    assert not memory.known.troubles
 
 
 def test_what_the_remote_refuses_is_given_up_the_third_time() -> None:

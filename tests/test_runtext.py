@@ -1,6 +1,7 @@
 """run.yaml: readable, stable, and read back exactly; what is odd is refused."""
 
 import contextlib
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dstack.model.errors import Invalid
-from dstack.model.runspec import Code, Desired, Options, RunSpec, Via, Wanted
+from dstack.model.runspec import Code, Desired, Options, RunSpec, Trigger, TriggerEvent, Via, Wanted
 from dstack.model.runtext import RUN_LIMIT, from_text, to_text
 from dstack.model.yaml_text import quoted
 
@@ -106,6 +107,18 @@ _ANY = _TEXT | _ODD
 _KEY = _ANY.filter(str.strip)
 _NAME = st.from_regex(r"[a-z0-9]([a-z0-9]|-[a-z0-9]){0,8}", fullmatch=True)
 _HEX = st.text("0123456789abcdef", min_size=40, max_size=40)
+_TRIGGERS = st.builds(
+    Trigger,
+    event=st.sampled_from(TriggerEvent),
+    ref=_ANY,
+    before=st.none() | _HEX,
+    commit=_HEX,
+    slot=st.none() | _ANY,
+    key=st.text("0123456789abcdef", min_size=64, max_size=64),
+    by=_ANY,
+    pull=st.none() | st.integers(1, 10**12),
+    fork=st.booleans(),
+)
 _SPECS = st.builds(
     RunSpec,
     repository=st.from_regex(r"[a-z0-9]{1,32}", fullmatch=True),
@@ -125,6 +138,7 @@ _SPECS = st.builds(
     submitted_by=_ANY,
     submitted_at=st.datetimes(timezones=st.just(UTC)),
     via=st.sampled_from(Via),
+    trigger=st.none() | _TRIGGERS,
     options=st.builds(
         Options, priority=st.integers(-1000, 1000), cache=st.booleans(), tag=st.none() | _ANY, only=st.none() | _NAME
     ),
@@ -141,6 +155,50 @@ _WANTED = st.builds(
     ),
     generation=st.integers(1, 10**6),
 )
+
+
+def test_what_started_a_run_can_be_read() -> None:
+    trigger = Trigger(
+        event=TriggerEvent.PULL_REQUEST,
+        ref="refs/pull/7/head",
+        commit=OID,
+        key="0f" * 32,
+        by="Ada <ada@example.org>",
+        pull=7,
+        fork=True,
+    )
+    text = to_text(replace(SPEC, via=TriggerEvent.PULL_REQUEST.via, trigger=trigger), Wanted())
+    shown = f"""\
+via: pull-request
+trigger:
+  event: pull-request
+  ref: refs/pull/7/head
+  commit: "{OID}"
+  key: "{"0f" * 32}"
+  by: "Ada <ada@example.org>"
+  pull: 7
+  fork: true
+"""
+    assert shown in text
+    assert from_text(text.encode())[0].trigger == trigger
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("key: ../x", "trigger.key is '../x', which can't be one"),
+        ("commit: main", "trigger.commit is 'main'"),
+        ("before: x", "trigger.before is 'x'"),
+        ("event: delete", "Invalid enum value 'delete'"),
+        ("pull: many", "Expected `int | null`"),
+    ],
+)
+def test_a_trigger_that_makes_no_sense_is_refused(wrong: str, words: str) -> None:
+    lines = {"event": "push", "ref": "x", "commit": f'"{OID}"', "key": f'"{"0f" * 32}"'}
+    key, _, value = wrong.partition(": ")
+    trigger = "".join(f"  {name}: {text}\n" for name, text in {**lines, key: value}.items())
+    with pytest.raises(Invalid, match=re.escape(words)):
+        from_text(f"{TEXT}trigger:\n{trigger}".encode())
 
 
 @given(_SPECS, _WANTED)

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha1
 
-from dstack.model.firing import Allowed, CommitFacts, Diff, Event, Facts, Firing, Lookups, Tips, fire, read_commit
+from dstack.model.firing import CommitFacts, Diff, Event, Facts, Firing, Lookups, Tips, fire, read_commit
 from dstack.model.seen import Seen, joined
+from dstack.model.trust import TriggerRule
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PUSH = "workflows: [{name: test, commands: [x], on: push}]"
@@ -31,6 +32,7 @@ class CodeRemote:
     default: str | None = "main"
     bases: dict[int, str] = field(default_factory=dict)
     commits: dict[str, Commit] = field(default_factory=dict)
+    signers: dict[str, str] = field(default_factory=dict)
     asked: list[Lookups] = field(default_factory=list)
 
     def commit(
@@ -57,13 +59,14 @@ class CodeRemote:
             commits={oid: self._facts(oid) for oid in wanted.commits},
             changed={diff: self._diff(diff) for diff in wanted.changed},
             reached={oid: oid in self._reached() for oid in wanted.reached},
+            signers={oid: self.signers.get(oid, "") for oid in wanted.signers},
         )
 
-    def look(self, seen: Seen | None, now: datetime = NOW, allowed: Allowed | None = None) -> Firing:
+    def look(self, seen: Seen | None, now: datetime = NOW, rules: tuple[TriggerRule, ...] = ()) -> Firing:
         """What fires, after everything that was asked for has been looked up."""
         facts = Facts()
         while True:
-            found = fire(seen, self.tips(), facts, now, allowed)
+            found = fire(seen, self.tips(), facts, now, rules)
             if not found.lookups:
                 return found
             self.asked.append(found.lookups)
@@ -72,6 +75,7 @@ class CodeRemote:
                 commits={**facts.commits, **more.commits},
                 changed={**facts.changed, **more.changed},
                 reached={**facts.reached, **more.reached},
+                signers={**facts.signers, **more.signers},
             )
 
     def _facts(self, oid: str) -> CommitFacts:
@@ -113,9 +117,9 @@ class Memory:
         assert self.seen is not None
         return self.seen
 
-    def turn(self, allowed: Allowed | None = None) -> tuple[str, ...]:
+    def turn(self, rules: tuple[TriggerRule, ...] = ()) -> tuple[str, ...]:
         """Look, and write everything down: the runs as `workflow event ref`."""
-        found = self.remote.look(self.seen, self.now, allowed)
+        found = self.remote.look(self.seen, self.now, rules)
         if found.baseline is not None:
             self.seen = Seen(oid=self.next_id(), marks=found.baseline.marks)
         self.write(*found.events)

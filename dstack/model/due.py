@@ -1,15 +1,16 @@
 """Schedules of the default branch that are due → events; each workflow at most once, for its latest slot."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from dstack.model.cron import last_slot, next_slot
 from dstack.model.ref_events import BRANCHES, Scene, What, key_of, trouble_of
 from dstack.model.runspec import Trigger, TriggerEvent
 from dstack.model.seen import SCHEDULES, Move, schedule_path, slot_text, slot_time
-from dstack.model.trigger_facts import CommitFacts, Event, Fired
+from dstack.model.trigger_facts import Asking, CommitFacts, Event, Fired, Lacking
 from dstack.model.triggers import Schedule
 
 AHEAD = timedelta(days=1)
@@ -36,7 +37,7 @@ class Moment:
     facts: CommitFacts
 
 
-def due(scene: Scene, at: Moment) -> Due:
+def due(scene: Scene, at: Moment, asking: Asking) -> Due:
     """What the clock says. Where the file of the default branch is broken, schedules wait."""
     if at.facts.problem:
         return Due()
@@ -47,7 +48,7 @@ def due(scene: Scene, at: Moment) -> Due:
     remembered = {path for path in (*scene.seen.marks, *scene.seen.unreadable) if path.startswith(SCHEDULES)}
     marks = {path: mark for path in paths if (mark := _mark(path, scene, at.now))}
     begun = {path: slot_text(at.now) for path in paths if path not in marks}
-    events = tuple(_events(known, marks, scene, at))
+    events = tuple(_events(known, marks, partial(_event, scene=scene, at=at, asking=asking), at.now))
     moved = {path: mark for event in events for path, mark in event.move.marks.items() if mark}
     latest = {**marks, **begun, **moved}
     times = [_next_slot(one, slot_time(latest[path])) for path, one in paths.items()]
@@ -61,12 +62,16 @@ def _mark(path: str, scene: Scene, now: datetime) -> str | None:
 
 
 def _events(
-    known: Mapping[str, Mapping[str, Schedule]], marks: Mapping[str, str], scene: Scene, at: Moment
+    known: Mapping[str, Mapping[str, Schedule]],
+    marks: Mapping[str, str],
+    event: Callable[[str, Mapping[str, str]], Event],
+    now: datetime,
 ) -> Iterator[Event]:
     for workflow, schedules in known.items():
-        slots = {path: slot for path, one in schedules.items() if (slot := _due(one, marks.get(path), at.now))}
+        slots = {path: slot for path, one in schedules.items() if (slot := _due(one, marks.get(path), now))}
         if slots:
-            yield _event(workflow, slots, scene, at)
+            with suppress(Lacking):
+                yield event(workflow, slots)
 
 
 def _due(schedule: Schedule, mark: str | None, now: datetime) -> str | None:
@@ -77,10 +82,11 @@ def _due(schedule: Schedule, mark: str | None, now: datetime) -> str | None:
     return slot_text(slot) if slot else None
 
 
-def _event(workflow: str, slots: Mapping[str, str], scene: Scene, at: Moment) -> Event:
+def _event(workflow: str, slots: Mapping[str, str], scene: Scene, at: Moment, asking: Asking) -> Event:
     path, slot = next(iter(slots)), max(slots.values())
-    what = What(path=path, ref=f"{BRANCHES}{scene.tips.default}", mark=slots[path])
-    trouble = trouble_of(what, at.facts, (workflow,), scene)
+    default = f"{BRANCHES}{scene.tips.default}"
+    what = What(path=path, ref=default, commit=at.tip, mark=slots[path], workflows=(workflow,))
+    trouble = trouble_of(what, at.facts, scene, asking)
     ref = f"{SCHEDULES}{workflow}"
     trigger = Trigger(
         event=TriggerEvent.SCHEDULE,

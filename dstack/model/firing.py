@@ -10,7 +10,6 @@ from dstack.model.due import Due, Moment, due
 from dstack.model.ref_events import Moved, Scene, ref_event
 from dstack.model.seen import HEADS, MOST_REFUSALS, SCHEDULES, Move, Seen, Trouble, path_of, pull_of
 from dstack.model.trigger_facts import (
-    Allowed,
     Asking,
     CommitFacts,
     Diff,
@@ -23,9 +22,9 @@ from dstack.model.trigger_facts import (
     Tips,
     read_commit,
 )
+from dstack.model.trust import TriggerRule
 
 __all__ = [
-    "Allowed",
     "CommitFacts",
     "Diff",
     "Event",
@@ -42,8 +41,8 @@ __all__ = [
 MAX_TIPS = 100_000
 
 
-def fire(seen: Seen | None, tips: Tips, facts: Facts, now: datetime, allowed: Allowed | None = None) -> Firing:
-    """All that can be told from these facts."""
+def fire(seen: Seen | None, tips: Tips, facts: Facts, now: datetime, rules: tuple[TriggerRule, ...] = ()) -> Firing:
+    """All that can be told from these facts. `rules`: who may start runs."""
     refs = {path: ref for ref in tips.refs if (path := path_of(ref))}
     if len(refs) > MAX_TIPS:
         return Firing(
@@ -54,11 +53,11 @@ def fire(seen: Seen | None, tips: Tips, facts: Facts, now: datetime, allowed: Al
         return Firing(problem="the code remote shows no branches any more: what was seen there is kept" if lost else "")
     if seen is None:
         return Firing(baseline=Seen(marks={path: tips.refs[ref] for path, ref in refs.items()}))
-    scene = Scene(seen=seen, tips=tips, allowed=allowed)
+    scene = Scene(seen=seen, tips=tips, rules=rules)
     asking = Asking(facts)
     tip = scene.tip(tips.default)
     at = _moment(tip, asking, now)
-    clock = due(scene, at) if at else Due()
+    clock = due(scene, at, asking) if at else Due()
     moved = list(_moved(refs, scene))
     events = [event for one in moved if (event := _event(one, scene, asking))]
     tidy = _tidy(refs, scene, at, clock)

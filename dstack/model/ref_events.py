@@ -9,8 +9,9 @@ from dstack.model.codec import encode
 from dstack.model.patterns import chosen_path
 from dstack.model.runspec import Trigger, TriggerEvent
 from dstack.model.seen import HEADS, MOST_REFUSALS, TAGS, Move, Seen, Trouble, pull_of
-from dstack.model.trigger_facts import Allowed, Asking, CommitFacts, Diff, Event, Fired, Tips
+from dstack.model.trigger_facts import Asking, CommitFacts, Diff, Event, Fired, Tips
 from dstack.model.triggers import Triggers
+from dstack.model.trust import TriggerRule, may_trigger, needs_signer
 
 BRANCHES = "refs/heads/"
 
@@ -41,11 +42,13 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class What:
-    """An event's path in the memory, the ref whose rules hold for it, and the commit or slot."""
+    """What would start: its path in the memory, the ref whose rules hold, the commit, and the mark (or slot)."""
 
     path: str
     ref: str
+    commit: str
     mark: str
+    workflows: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,7 @@ class Scene:
 
     seen: Seen
     tips: Tips
-    allowed: Allowed | None
+    rules: tuple[TriggerRule, ...] = ()
 
     def base(self, moved: Moved) -> str | None:
         """The branch that something is new beside: that a pull request goes into, or the default branch."""
@@ -71,7 +74,8 @@ def ref_event(moved: Moved, scene: Scene, asking: Asking) -> Event:
     facts = asking.commit(moved.commit)
     started = () if _SKIP.search(facts.message) else tuple(_started(moved, facts, scene, asking))
     fork = bool(started) and pull_of(moved.path) is not None and not asking.reached(moved.commit)
-    trouble = trouble_of(What(path=moved.path, ref=moved.ref, mark=moved.commit), facts, started, scene)
+    what = What(path=moved.path, ref=moved.ref, commit=moved.commit, mark=moved.commit, workflows=started)
+    trouble = trouble_of(what, facts, scene, asking)
     runs = () if trouble else tuple(_fired(moved, workflow, facts, scene, fork=fork) for workflow in started)
     troubles = {moved.path: trouble} if trouble or moved.path in scene.seen.troubles else {}
     return Event(
@@ -82,17 +86,18 @@ def ref_event(moved: Moved, scene: Scene, asking: Asking) -> Event:
     )
 
 
-def trouble_of(what: What, facts: CommitFacts, started: tuple[str, ...], scene: Scene) -> Trouble | None:
-    """What keeps an event from starting anything: a broken file, the remote's refusals, or a rule on who may."""
+def trouble_of(what: What, facts: CommitFacts, scene: Scene, asking: Asking) -> Trouble | None:
+    """What keeps an event from starting anything: a broken file, the remote's refusals, a rule. Raises Lacking."""
     if facts.problem:
         return Trouble.of(what.mark, facts.problem)
     before = scene.seen.troubles.get(what.path)
-    if not started:
+    if not what.workflows:
         return None
     if before and before.mark == what.mark and before.refusals >= MOST_REFUSALS:
         return before
-    why = scene.allowed(what.ref, facts.by) if scene.allowed else None
-    return Trouble.of(what.mark, why, workflows=started) if why else None
+    signer = asking.signer(what.commit) if needs_signer(scene.rules, what.ref) else ""
+    why = may_trigger(scene.rules, what.ref, facts.by, signer=signer)
+    return Trouble.of(what.mark, why, workflows=what.workflows) if why else None
 
 
 def key_of(workflow: str, event: TriggerEvent, ref: str, mark: str, seen: Seen) -> str:

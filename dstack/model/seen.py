@@ -52,9 +52,8 @@ class Trouble(Value, frozen=True, kw_only=True):
     @classmethod
     def of(cls, mark: str, reason: str, *, refusals: int = 0, workflows: Iterable[str] = ()) -> "Trouble":
         """One that can be written: a reason (the remote's words, a file's problems) is made one bounded line."""
-        line = "".join(letter if letter.isprintable() else " " for letter in reason)
         named = tuple(sorted(set(workflows)))[:_MAX_NAMED]
-        return cls(mark=mark, reason=" ".join(line.split())[:_MAX_REASON], refusals=refusals, workflows=named)
+        return cls(mark=mark, reason=one_line(reason, _MAX_REASON), refusals=refusals, workflows=named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +96,12 @@ class Move:
             troubles={path: one for path, one in troubles.items() if path not in settled},
             unreadable=seen.unreadable - self.marks.keys(),
         )
+
+
+def one_line(text: str, most: int) -> str:
+    """A text of others as one line that can be printed, of bounded length."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text[: 10 * most])
+    return " ".join(line.split())[:most]
 
 
 def joined(moves: Iterable[Move]) -> Move:

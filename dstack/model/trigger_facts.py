@@ -1,15 +1,17 @@
 """What triggers look at, what they ask for and what they answer: one look at the code remote, facts, and events."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from dstack.model.errors import Invalid
 from dstack.model.runspec import Trigger
-from dstack.model.seen import Move, Seen
+from dstack.model.seen import Move, Seen, one_line
 from dstack.model.triggers import Triggers
 from dstack.model.workflows import parse_workflows
+
+MAX_BY = 300
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -53,12 +55,14 @@ class Diff(NamedTuple):
 class Facts:
     """What was looked up. `changed`: None where it can't be told or is too much: then everything counts as changed.
 
-    `reached`: whether any branch of the repository contains this commit.
+    `reached`: whether any branch of the repository contains this commit. `signers`: to whom a commit's signature was
+    verified, empty where to nobody; asked only where a rule names signers.
     """
 
     commits: Mapping[str, CommitFacts] = field(default_factory=dict)
     changed: Mapping[Diff, frozenset[str] | None] = field(default_factory=dict)
     reached: Mapping[str, bool] = field(default_factory=dict)
+    signers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +72,11 @@ class Lookups:
     commits: frozenset[str] = frozenset()
     changed: frozenset[Diff] = frozenset()
     reached: frozenset[str] = frozenset()
+    signers: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         """Whether anything is wanted."""
-        return bool(self.commits or self.changed or self.reached)
+        return bool(self.commits or self.changed or self.reached or self.signers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +117,12 @@ class Firing:
     problem: str = ""
 
 
-# Why `by` (whom the commit names) may start nothing by moving the ref (a full one); None: it may.
-Allowed = Callable[[str, str], str | None]
-
-
 def read_commit(workflows: bytes | None, by: str, message: str) -> CommitFacts:
-    """The facts of a commit. `workflows`: its `.dstack/workflows.yaml`; None: it has none, which is no problem."""
+    """The facts of a commit. `workflows`: its `.dstack/workflows.yaml`; None: it has none, which is no problem.
+
+    `by` and `message` are what people wrote, of any length.
+    """
+    by = one_line(by, MAX_BY)
     if workflows is None:
         return CommitFacts(by=by, message=message)
     try:
@@ -140,12 +145,16 @@ class Asking:
         self._commits: set[str] = set()
         self._changed: set[Diff] = set()
         self._reached: set[str] = set()
+        self._signers: set[str] = set()
 
     @property
     def lookups(self) -> Lookups:
         """What is lacking."""
         return Lookups(
-            commits=frozenset(self._commits), changed=frozenset(self._changed), reached=frozenset(self._reached)
+            commits=frozenset(self._commits),
+            changed=frozenset(self._changed),
+            reached=frozenset(self._reached),
+            signers=frozenset(self._signers),
         )
 
     def commit(self, oid: str) -> CommitFacts:
@@ -159,6 +168,10 @@ class Asking:
     def reached(self, oid: str) -> bool:
         """Whether a branch contains this commit. Raises Lacking."""
         return _found(self._facts.reached, oid, self._reached)
+
+    def signer(self, oid: str) -> str:
+        """To whom the commit's signature was verified. Raises Lacking."""
+        return _found(self._facts.signers, oid, self._signers)
 
 
 def _found(known: Mapping[K, V], key: K, lacking: set[K]) -> V:
