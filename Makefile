@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # daemons.py is what the others start.
 BENCHMARKS := $(filter-out daemons transfer_tools,$(basename $(notdir $(wildcard benchmarks/*.py))))
-INSTALLED := pyproject.toml .ci/venv examples/digits/requirements.txt
+INSTALLED := pyproject.toml .ci/venv .ci/payloads examples/digits/requirements.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check golden format-check lint types layers covered packages simulate bench format clean

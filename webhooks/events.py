@@ -73,7 +73,7 @@ def sender(headers: Headers) -> tuple[Forge, str]:
     for forge, names in _NAMES:
         for name in names:
             if name in headers:
-                return forge, _text(headers[name])[:EVENT_LIMIT]
+                return forge, plain(_text(headers[name])[:EVENT_LIMIT])
     # Standard Webhooks alone: GitLab's body says what it is.
     return (Forge.GITLAB, "") if b"webhook-signature" in headers else (Forge.UNKNOWN, "")
 
@@ -98,6 +98,11 @@ def classify(headers: Headers, body: bytes) -> News:
     except (msgspec.DecodeError, ValueError) as error:
         note = f"it can't be read: {error}"
     return News(event=event, what=frozenset({What.CODE}), note=note)
+
+
+def plain(text: str) -> str:
+    """Without what could be mistaken for another line of a log, or steer a terminal."""
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
 
 
 class _Hub(msgspec.Struct):
@@ -139,7 +144,7 @@ def _lab(header: str, body: bytes) -> News:
     if header not in _LAB_HEADERS and header not in {"", "System Hook"}:
         return News(event=header)
     said = _LAB.decode(body)
-    event = (said.object_kind or said.event_name or _LAB_HEADERS.get(header, header))[:EVENT_LIMIT]
+    event = plain((said.object_kind or said.event_name or _LAB_HEADERS.get(header, header))[:EVENT_LIMIT])
     if event in {"push", "tag_push"}:
         return _pushed(event, [said.ref])
     if event == "repository_update":
@@ -213,7 +218,7 @@ _READERS: Mapping[Forge, Callable[[str, bytes], News]] = {
 def _pushed(event: str, refs: Sequence[str | None]) -> News:
     """A ref that isn't named may be any."""
     what = frozenset(What.STATE if ref and ref.startswith(STATE_PREFIXES) else What.CODE for ref in refs)
-    return News(event=event, what=what, refs=tuple(ref[:REF_LIMIT] for ref in refs[:REFS] if ref))
+    return News(event=event, what=what, refs=tuple(plain(ref[:REF_LIMIT]) for ref in refs[:REFS] if ref))
 
 
 def _pulled(event: str, number: int | None, *, changed: bool) -> News:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from dstack.model.problems import shown
 from webhooks.bodies import Bodies, Full, Gone, TooLarge, Unread
 from webhooks.deliveries import Deliveries
 from webhooks.events import classify, delivery_id, sender
@@ -92,8 +91,7 @@ class Hooks:
 
     def _heard(self, name: str, headers: Headers, body: bytes, now: float) -> Result:
         news = classify(headers, body)
-        about = ", ".join(map(shown, news.refs))
-        event = shown(news.event) if news.event else "a delivery"
+        about, event = ", ".join(news.refs), news.event or "delivery"
         if news.note:
             LOG.warning("a delivery for %s (%s) is odd: %s", name, event, news.note)
         if not news.what:

@@ -89,7 +89,7 @@ class Link:
                 self._heard = time.monotonic()
                 self._obey(text)
         except (ConnectionError, ValueError) as error:  # a line longer than any of ours is a ValueError
-            LOG.warning("the line to the controller broke: %s", error)
+            LOG.debug("the line to the controller broke: %s", error)
         finally:
             asking.cancel()
 

@@ -29,6 +29,10 @@ class Served(Value, frozen=True, kw_only=True):
     tokens: tuple[str, ...] = ()
     repository: str = ""
 
+    def __repr__(self) -> str:
+        """Without what nobody may see in a log."""
+        return f"Served(name={self.name!r})"
+
 
 class Standing(Value, frozen=True, kw_only=True):
     """How one repository's controller is doing: counts since its start; `polled`: seconds since the last good poll."""
