@@ -47,7 +47,7 @@ class Agent:
         self._inbox: SimpleQueue[Callable[[Moment], None]] = SimpleQueue()
         self._bell = threading.Event()
         self.works = Works(tools, self._post)
-        self._exchange = Exchange(ledger, one, tools.open_store)
+        self._exchange = Exchange(ledger, one, tools.open_store, tools.judge)
         self._mail = Correspondence(profile, now)
         self.heart = Heart(
             (one.runner, one.instance, one.start), Vitals(free=one.capacity), tools.open_store, tools.clock
@@ -161,10 +161,15 @@ class Agent:
     def _why_idle(self) -> str:
         """Why nothing is begun, and what waits may be taken back."""
         draining = self._leaving is not None and self._leaving.way is Way.DRAIN
-        return "it is draining" if draining else self.lookout.pause
+        return "it is draining" if draining else self._paused
+
+    @property
+    def _paused(self) -> str:
+        """Why nothing can be begun on this machine, though it goes on with what has begun."""
+        return self.lookout.pause or self._tools.judge.pause
 
     def _decide(self, now: Moment) -> None:
-        taking = self._mail.registered and self._leaving is None and not self.lookout.pause
+        taking = self._mail.registered and self._leaving is None and not self._paused
         paused = frozenset(self.lookout.pauses)
         self._duty = replace(self._duty, taking=taking, paused=paused, found=self.works.leftovers.found)
         self._duty, actions = react(self._duty, now)

@@ -26,6 +26,7 @@ from runner.disk import space_of
 from runner.executor import Executor
 from runner.folders import Folders
 from runner.journal import Journal, instance_of
+from runner.judge import Judge
 from runner.lanes import Threads
 from runner.parts import RunnerParts
 from runner.process import ProcessExecutor
@@ -43,7 +44,8 @@ def agent_of(parts: RunnerParts, poke: Callable[[], None], told: Callable[[], No
     Raises Failed, Unavailable, Invalid.
     """
     remote, place = parts.remote, parts.folder / "cache"
-    ledger = Telling(GitLedger(Cache(place, remote.url, context=remote.context(place))))
+    cache = Cache(place, remote.url, context=remote.context(place))
+    ledger = Telling(GitLedger(cache))
     ledger.told = told
     repository = _repository(ledger, parts)
     instance = instance_of(parts.folder)
@@ -68,6 +70,7 @@ def agent_of(parts: RunnerParts, poke: Callable[[], None], told: Callable[[], No
         caches=Caches((parts.caches or parts.folder / "caches") / repository),
         supply=supply_of(parts.name, parts.secrets or parts.folder, parts.lent),
         volumes=parts.volumes,
+        judge=Judge(trust=parts.trust, runner=parts.name, objects=lambda: cache.objects),
         labels={"repository": repository, "runner": parts.name, "instance": instance},
     )
     return Agent(profile, ledger, Journal(parts.folder / "journal.json"), tools)
@@ -117,6 +120,7 @@ def _registration(parts: RunnerParts, repository: str, instance: str) -> Registr
         software=__version__,
         volumes=tuple(sorted(parts.volumes)),
         interruptible=parts.interruptible,
+        forks=parts.trust.forks,
         private=parts.private,
         store="",
         at=_moment().wall,

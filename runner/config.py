@@ -15,6 +15,7 @@ from dstack.model.pool import Capacity
 from dstack.model.run_names import new_name
 from runner.machine import detected
 from runner.nvidia import chosen, read_setting
+from runner.trust import Trust, check_trust
 
 FILE = "runner.json"
 LIMIT = 64 * 1024
@@ -25,7 +26,7 @@ class RunnerConfig(Value, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """`remote`: a path or URL. `cpu` in cores and `memory` in bytes: None means what the machine has.
 
     `gpus`: see `runner.nvidia.chosen`; `keep_free`: bytes, see `runner.disk`. `volumes`: absolute folders by name.
-    `interruptible`: the machine can be taken away.
+    `interruptible`: the machine can be taken away. `trust`: what is demanded of the runs it executes.
     """
 
     version: int = 1
@@ -39,6 +40,7 @@ class RunnerConfig(Value, frozen=True, kw_only=True, forbid_unknown_fields=True)
     keep_free: int | None = None
     volumes: dict[str, str] = {}
     interruptible: bool = False
+    trust: Trust = Trust()
 
     @property
     def capacity(self) -> Capacity:
@@ -105,6 +107,7 @@ def checked(config: RunnerConfig) -> RunnerConfig:
         msg = f"cpu is {config.cpu:g}; give a number of cores above 0"
         raise Invalid(msg)
     _check_volumes(config.volumes)
+    check_trust(config.trust)
     for text in config.gpus or ():
         read_setting(text)
     if config.memory is not None and config.memory <= 0:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from dstack.model.gpus import lacking, pick
+from dstack.model.job import Job
 from dstack.model.placing import cpu_of, executor_of
 from dstack.model.pool import Capacity, Phase
 from dstack.model.runspec import Desired
@@ -108,7 +109,7 @@ def assigned(duty: Duty, given: Mapping[str, Given], rules: Rules, *, whole: boo
     """
     held = {key: _reassigned(one, given.get(key), whole=whole) for key, one in duty.held.items()}
     for key, one in given.items():
-        if key not in held and one.attempt.instance == rules.instance:
+        if key not in held and one.job is not None and one.attempt.instance == rules.instance:
             held[key] = taken(one, rules)
     return replace(duty, held=held)
 
@@ -132,9 +133,13 @@ def _reassigned(held: Held, given: Given | None, *, whole: bool) -> Held:
     if given is None or (given.attempt.instance, given.attempt.nonce) != (held.attempt.instance, held.attempt.nonce):
         return replace(held, gone=held.gone or whole)
     started, ended = held.started_known or given.started, held.ended_known or given.ended is not None
-    if (started, ended) == (held.started_known, held.ended_known) and given.attempt == held.attempt:
+    attempt = given.attempt
+    if not isinstance(given.job, Job):
+        # It was good when it was taken, and has been altered since, or its run has: all but its end stays as it was.
+        attempt = msgspec.structs.replace(held.attempt, desired=attempt.desired)
+    if (started, ended) == (held.started_known, held.ended_known) and attempt == held.attempt:
         return held
-    return replace(held, started_known=started, ended_known=ended, attempt=given.attempt)
+    return replace(held, started_known=started, ended_known=ended, attempt=attempt)
 
 
 def _caused(held: Held, duty: Duty, now: Moment) -> Held:

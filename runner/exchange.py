@@ -5,7 +5,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from dstack.ledger.ledger import Ledger
+from dstack.model import keys
 from dstack.model.errors import DstackError, Invalid, Unavailable
 from dstack.model.events import Ended, Started
 from dstack.model.job import Job, Reason, from_bytes
@@ -16,6 +19,7 @@ from dstack.store.store import Store
 from runner import reports
 from runner.facts import Given
 from runner.held import Failure
+from runner.judge import Judge
 from runner.registering import Claims
 from runner.reports import Report
 from runner.rival import look
@@ -53,8 +57,11 @@ class Exchanged:
 class Exchange:
     """Remembers what it has read, so that what did not change isn't read again."""
 
-    def __init__(self, ledger: Ledger, registration: Registration, open_store: Callable[[str], Store]) -> None:
-        """`registration`: ours."""
+    def __init__(
+        self, ledger: Ledger, registration: Registration, open_store: Callable[[str], Store], judge: Judge
+    ) -> None:
+        """`registration`: ours. `judge`: what may be executed."""
+        self._judge = judge
         self._ledger = ledger
         self._registration = registration
         self._runner = registration.runner
@@ -107,6 +114,7 @@ class Exchange:
         error: DstackError | None = None,
     ) -> Exchanged:
         assignments = seen.assignments.get(self._runner)
+        self._judge.look(seen)
         return Exchanged(
             seen=seen,
             given=self._given(assignments, seen) if assignments else {},
@@ -134,7 +142,11 @@ class Exchange:
         ]
         ended = next((event for event in mine if isinstance(event, Ended)), None)
         started = any(isinstance(event, Started) for event in mine)
-        return Given(attempt=attempt, oid=oid, job=self._jobs[oid], started=started, ended=ended)
+        job = self._judge.verdict(attempt, oid, self._jobs[oid], seen)
+        if isinstance(job, Failure) and job.reason is Reason.SIGNATURE:
+            # Of what isn't trusted nothing is taken that says where to write.
+            attempt = replace(attempt, log=keys.log(attempt.run, attempt.job, attempt.attempt))
+        return Given(attempt=attempt, oid=oid, job=job, started=started, ended=ended)
 
     def _is_usable(self, key: str, attempt: Attempt) -> bool:
         """Names of files, refs and keys are made of these: what is odd is left to the controller's patience."""

@@ -33,14 +33,16 @@ class Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """An assigned attempt as read. `job` is a Failure where its blob can't be used.
+    """An assigned attempt as read. `job` is a Failure where its blob can't be used, or it may not be executed here.
+
+    It is None while nobody can tell.
 
     `started`, and `ended` if there is one, stand in the runner's own note already.
     """
 
     attempt: Attempt
     oid: str
-    job: Job | Failure
+    job: Job | Failure | None
     started: bool = False
     ended: Ended | None = None
 

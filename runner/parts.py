@@ -8,6 +8,7 @@ from dstack.ledger.remote import Remote
 from dstack.model.pool import Capacity
 from runner.config import RunnerConfig
 from runner.reports import Pace
+from runner.trust import Trust
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +18,7 @@ class RunnerParts:
     `store`: the URL where the shared settings name none. `private`: for the one run that names it. `poll` in seconds,
     and `pace`: None means by how the remote is reached. `keep_free` in bytes, see `runner.disk`. `volumes`: folders by
     name. `secrets`: whose folder the secrets are in, where it isn't its own; `lent`: an environment that has more.
-    `caches`: where these are, if other runners share them.
+    `caches`: where these are, if other runners share them. `trust`: what is demanded of runs.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class RunnerParts:
     secrets: Path | None = None
     caches: Path | None = None
     lent: Mapping[str, str] = field(default_factory=dict)
+    trust: Trust = field(default_factory=Trust)
 
 
 def parts_of(config: RunnerConfig, folder: Path, remote: Remote) -> RunnerParts:
@@ -51,4 +53,5 @@ def parts_of(config: RunnerConfig, folder: Path, remote: Remote) -> RunnerParts:
         keep_free=config.keep_free,
         volumes=config.volumes,
         interruptible=config.interruptible,
+        trust=config.trust,
     )

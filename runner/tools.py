@@ -7,6 +7,7 @@ from dstack.model.world import Moment
 from runner.caches import Caches
 from runner.disk import Space
 from runner.executor import Executor
+from runner.judge import Judge
 from runner.lanes import Lanes
 from runner.preparing import OpenStore, Workspaces
 from runner.supplied import Supply
@@ -20,7 +21,8 @@ def _unknown() -> Space | None:
 class Tools:
     """`labels` mark what executors make; `space` looks at the disk.
 
-    `supply`: where secrets come from. `volumes`: folders by the names under which they are offered.
+    `supply`: where secrets come from. `volumes`: folders by the names under which they are offered. `judge`: what may
+    be executed.
     """
 
     executors: Mapping[str, Executor]
@@ -33,3 +35,4 @@ class Tools:
     supply: Supply = field(default_factory=Supply)
     volumes: Mapping[str, str] = field(default_factory=dict)
     space: Callable[[], Space | None] = _unknown
+    judge: Judge = field(default_factory=Judge)
