@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dstack.model.cron import next_slot
 from dstack.model.firing import Event, Fired
-from dstack.model.seen import Seen
+from dstack.model.seen import Seen, from_files, joined, schedule_path
 from dstack.model.triggers import Schedule
 from tests.triggers import NOW, CodeRemote, Memory, commit_id
 
@@ -148,6 +148,34 @@ def test_every_slot_fires_at_most_once_and_a_turn_after_one_fires(
             memory.write(*events)
             evaluated = memory.now
     assert slots == sorted(set(filter(None, slots)))
+
+
+ZONED = "{cron: '5 * * * *', zone: America/New_York}"
+SOME = f"workflows: [{{name: w, commands: [x], on: {{push: , pull-request: , schedule: {ZONED}}}}}]"
+HOURLY = schedule_path("w", Schedule(cron="5 * * * *", zone="America/New_York"))
+PLACES = ["heads/main", "heads/x", "heads/x/y", "tags/v1", "pulls/7", HOURLY, "schedule/old.0123456789ab", "?", ""]
+TEXTS = [commit_id("commit a").encode(), commit_id("b").encode(), b"2026-11-23T11:05:00Z", b"2000-01-01T00:00:00Z"]
+TEXTS += [b"9999-12-31T23:59:59Z", b"0001-01-01T00:00:00Z", b'{"mark":"x","reason":"y","refusals":9}', b"\xff", b""]
+REFS = ["refs/heads/main", "refs/heads/x/y", "refs/tags/v1", "refs/pull/7/head", "refs/heads/dstack/runs/x", "odd"]
+TREES = st.dictionaries(
+    st.sampled_from([*PLACES, *(f"troubles/{place}" for place in PLACES)]), st.sampled_from(TEXTS), max_size=8
+)
+
+
+@given(TREES, st.sets(st.sampled_from(REFS)), st.sampled_from([SOME, "workflows: 3", None]))
+def test_whatever_the_memory_holds_is_put_right_in_a_turn(
+    tree: dict[str, bytes], refs: set[str], file: str | None
+) -> None:
+    memory = Memory(CodeRemote())
+    for ref in sorted(refs | {"refs/heads/main"}):
+        memory.remote.push(ref, "commit a", file)
+    memory.seen = from_files(tree, commit_id("seen"))
+    events = memory.events()
+    written = {**tree, **joined(event.move for event in events).files()}
+    memory.write(*events)
+    assert memory.events() == ()
+    again = from_files({path: text for path, text in written.items() if text is not None})
+    assert (again.marks, again.troubles, again.faults) == (memory.known.marks, memory.known.troubles, ())
 
 
 def test_two_memories_never_make_the_same_keys() -> None:

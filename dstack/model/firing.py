@@ -113,12 +113,10 @@ def _tidy(refs: dict[str, str], scene: Scene, at: Moment | None, clock: Due) -> 
     """
     seen = scene.seen
     marks: dict[str, str | None] = {}
-    for path in (*seen.marks, *seen.unreadable):
-        if path.startswith(SCHEDULES):
-            continue
-        if path in seen.unreadable:
-            marks[path] = scene.tips.refs[refs[path]] if path in refs else None
-        elif path not in refs and pull_of(path) is None:
+    for path in seen.unreadable:
+        marks[path] = scene.tips.refs[refs[path]] if path in refs else None
+    for path in seen.marks:
+        if path not in refs and pull_of(path) is None and not path.startswith(SCHEDULES):
             marks[path] = None
     marks.update(clock.begun)
     marks.update(dict.fromkeys(clock.gone))
@@ -134,7 +132,9 @@ def _tidy(refs: dict[str, str], scene: Scene, at: Moment | None, clock: Due) -> 
 def _broken(scene: Scene, at: Moment | None) -> dict[str, Trouble]:
     """That the file of the default branch is broken, where nothing says so yet: its schedules wait."""
     path = f"{HEADS}{scene.tips.default}"
-    if at is None or not at.facts.problem or scene.seen.marks.get(path) != at.tip:
+    if at is None or not at.facts.problem:
         return {}
+    if scene.seen.marks.get(path) != at.tip and path not in scene.seen.unreadable:
+        return {}  # it is said by the event of that branch
     trouble = Trouble.of(at.tip, at.facts.problem)
     return {} if scene.seen.troubles.get(path) == trouble else {path: trouble}

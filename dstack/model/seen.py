@@ -31,6 +31,7 @@ _MAX_REASON = 1000
 _MAX_NAMED = 100
 _MOST_FAULTS = 20
 _REMEMBERED = re.compile(r"heads/.|tags/.|pulls/[1-9][0-9]{0,11}$", re.ASCII | re.DOTALL)
+_EARLIEST = "2000"  # before git; far older times overflow in some zones
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 _SCHEDULE = re.compile(r"schedule/([a-z0-9-]{1,63})\.[0-9a-f]{12}", re.ASCII)
 _PULL = re.compile(
@@ -60,7 +61,7 @@ class Trouble(Value, frozen=True, kw_only=True):
 class Seen:
     """What is remembered. `oid` is the commit it stands in; None: not written yet.
 
-    `unreadable`: paths whose text made no sense. What is there now is recorded for them, and nothing fires.
+    `unreadable`: paths of the tree whose text made no sense. What is there now is recorded for them, and nothing fires.
     """
 
     oid: str | None = None
@@ -137,8 +138,7 @@ def from_files(files: Mapping[str, bytes], oid: str | None = None) -> Seen:
             else:
                 troubles[about] = _trouble(about, content)
         except Invalid as error:
-            if about == path:
-                unreadable.add(path)
+            unreadable.add(path)
             if len(faults) < _MOST_FAULTS:
                 faults.append(str(error))
     return Seen(oid=oid, marks=marks, troubles=troubles, unreadable=frozenset(unreadable), faults=tuple(faults))
@@ -189,7 +189,7 @@ def _mark(path: str, content: bytes) -> str:
 
 def _is_slot(text: str) -> bool:
     try:
-        return slot_text(slot_time(text)) == text
+        return text >= _EARLIEST and slot_text(slot_time(text)) == text
     except ValueError:
         return False
 
