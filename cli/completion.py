@@ -33,7 +33,9 @@ def command(*, shell: str | None) -> None:
         raise Invalid(msg)
     # Of bash, click asks the one on the PATH for its version; what is printed is the same for each.
     completer = found(click.Command("dstack"), {}, "dstack", VARIABLE)
-    say((completer.source_template % completer.source_vars()).strip())
+    script = (completer.source_template % completer.source_vars()).strip()
+    # Of fish, click takes what stands behind a comma in a sentence for something else than its end.
+    say(script.replace('(string split "," $completion)', '(string split --max 1 "," $completion)'))
 
 
 def answer(root: click.Command, instruction: str) -> int:
