@@ -8,6 +8,7 @@ from cli.doctor import report
 from cli.fleet_config import Place, Wanted
 from cli.remote_session import open_remote
 from dstack.model.errors import DstackError
+from dstack.model.hookpath import HOOKS, hook_path
 from dstack.store import parallel
 
 AT_ONCE = 8
@@ -18,7 +19,8 @@ def check(wanted: Wanted) -> int:
     found: dict[str, tuple[Check, ...]] = {}
 
     def look(place: Place) -> None:
-        found[place.entry.name] = tuple(replace(one, name=place.entry.name) for one in checks_of(place))
+        checks = (*checks_of(place), *([hook_check(place)] if wanted.http else []))
+        found[place.entry.name] = tuple(replace(one, name=place.entry.name) for one in checks)
 
     parallel.each(wanted.places, look, width=max(1, min(AT_ONCE, len(wanted.places))))
     listed = [one for place in wanted.places for one in found[place.entry.name]]
@@ -41,3 +43,13 @@ def checks_of(place: Place) -> Iterator[Check]:
     yield guarded(name, lambda: f"{place.remote.url} can be read")
     yield push_check(session)
     yield store_check(seen)
+
+
+def hook_check(place: Place) -> Check:
+    """Where its webhooks arrive. The path says nothing of the secret that it is made of."""
+    name = place.entry.name
+    if not place.secrets:
+        text = "webhooks are refused: give a `webhook-secret-file`, or DSTACK_WEBHOOK_SECRET in the environment"
+        return Check(name=name, result=Result.ODD, text=text)
+    path = f"{HOOKS}{hook_path(place.secrets[0], name)}"
+    return Check(name=name, result=Result.GOOD, text=f"webhooks arrive at {path}")

@@ -99,6 +99,12 @@ def read_secrets(path: Path) -> tuple[str, ...]:
     return secrets_in(text.decode(errors="replace"))
 
 
+def lent_secrets(variable: str) -> tuple[str, ...]:
+    """From the environment, or from the file that its variable of that name with `_FILE` names. Raises Failed."""
+    file = os.environ.get(f"{variable}_FILE")
+    return secrets_in(os.environ.get(variable, "")) or (read_secrets(Path(file).expanduser()) if file else ())
+
+
 def secrets_in(text: str) -> tuple[str, ...]:
     """Secrets one a line, or separated by commas: the newest first."""
     return tuple(word for line in text.splitlines() for part in line.split(",") if (word := part.strip()))
@@ -129,7 +135,7 @@ def _remote(url: str, base: Path) -> Remote:
 
 
 def _secrets(file: str | None, variable: str, base: Path) -> tuple[str, ...]:
-    return read_secrets(base / Path(file).expanduser()) if file else secrets_in(os.environ.get(variable, ""))
+    return read_secrets(base / Path(file).expanduser()) if file else lent_secrets(variable)
 
 
 def _check_twice(places: Iterable[Place]) -> None:

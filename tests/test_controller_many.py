@@ -15,6 +15,7 @@ from cli.fleet_config import File
 from cli.fleet_door import HttpDoor
 from controller.fleet import NOT_YET, Fleet, Standing
 from dstack.model import refs
+from dstack.model.hookpath import hook_path
 from tests.calls import desk, stored_desk
 from tests.daemons import wait_until
 from tests.git_servers import free_port
@@ -107,8 +108,15 @@ def test_the_check_says_of_each_whether_it_can_be_served(tmp_path: Path, capsys:
     results = [line.split()[:2] for line in answer.out.splitlines()]
     assert results == [["ok", "remote"]] * 3 + [["warning", "new"], ["bad", "none"]]
     assert sh(at.remote, "for-each-ref", "refs/dstack/probe/") == ""
-    (tmp_path / "controller.yaml").write_text("repositories: [one/remote.git]")
-    assert at.dstack("controller", "--config", str(tmp_path / "controller.yaml"), "--check").code == 0
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret\n")
+    secret.chmod(0o600)
+    (tmp_path / "controller.yaml").write_text(
+        "http: 8080\nrepositories: [{url: one/remote.git, webhook-secret-file: secret}]"
+    )
+    answer = at.dstack("controller", "--config", str(tmp_path / "controller.yaml"), "--check")
+    assert answer.code == 0
+    assert answer.out.endswith(f" webhooks arrive at /hooks/{hook_path('s3cret', 'remote')}\n")
     assert at.dstack("controller", "--repo", str(at.remote), "--check").code == 0
 
 
