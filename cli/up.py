@@ -4,7 +4,7 @@ import fcntl
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -18,6 +18,7 @@ from cli.door import GOOD, TROUBLE
 from cli.pool import runner_daemon
 from cli.preparing import fresh_name
 from cli.question import confirm
+from cli.serving import http_option, serving
 from cli.session import open_session, set_up
 from cli.terminal import can_ask, say, tell
 from controller.main import ControllerDaemon
@@ -35,8 +36,9 @@ PATIENCE_SECONDS = 3600.0
 
 @click.command(epilog=EXAMPLE)
 @click.option("--name", metavar="NAME", help="The runner's name; otherwise one is made up, once.")
+@http_option
 @click.pass_obj
-def command(folder: Path, *, name: str | None) -> int:
+def command(folder: Path, *, name: str | None, http: str | None) -> int:
     """Start a controller and a runner for this repository on this machine, until interrupted."""
     session = open_session(folder)
     seen = set_up(session)
@@ -47,18 +49,20 @@ def command(folder: Path, *, name: str | None) -> int:
         known = _name(place, name, taken)
         runner = runner_daemon(session, seen, known, place / "runner")
         end_abandoned(session, seen)
-        both = Both(controller=controller_daemon(session, seen), runner=runner)
-        say(f"State remote {session.remote.url}, store {seen.store_url}, runner {known}. ^C ends it.")
-        return both.run()
+        controller = controller_daemon(session, seen)
+        with serving(http, session, seen, controller) as changed:
+            both = Both(controller=controller, runner=runner, changed=changed)
+            say(f"State remote {session.remote.url}, store {seen.store_url}, runner {known}. ^C ends it.")
+            return both.run()
 
 
 class Both:
     """The two daemons in threads, and what an interrupt does to them."""
 
-    def __init__(self, *, controller: ControllerDaemon, runner: RunnerDaemon) -> None:
-        """Nothing runs yet."""
-        self._controller, self._runner = controller, runner
-        controller.tell(runner.wake)
+    def __init__(self, *, controller: ControllerDaemon, runner: RunnerDaemon, changed: Callable[[], None]) -> None:
+        """Nothing runs yet. `changed` is called when the controller has pushed."""
+        self._controller, self._runner, self._changed = controller, runner, changed
+        controller.tell(self._pushed)
         runner.tell(controller.wake)
         # Its `put`, unlike an event's `set`, may be called in a signal handler.
         self._signals: SimpleQueue[int] = SimpleQueue()
@@ -84,6 +88,10 @@ class Both:
         if self._failure:
             tell(f"dstack: {self._failure}")
         return TROUBLE if self._failure else GOOD
+
+    def _pushed(self) -> None:
+        self._runner.wake()
+        self._changed()
 
     def _work(self) -> None:
         try:

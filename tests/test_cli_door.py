@@ -20,7 +20,7 @@ from cli.report import redacted
 from dstack.model.errors import Invalid
 from tests.calls import Desk, desk
 
-HEAVY = {"pygit2", "rich", "yaml", "docker", "apscheduler", "watchfiles", "tinydb", "msgspec"}
+HEAVY = {"pygit2", "rich", "yaml", "docker", "apscheduler", "watchfiles", "tinydb", "msgspec", "starlette", "uvicorn"}
 
 
 @pytest.fixture
@@ -31,6 +31,13 @@ def at(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Desk:
 @pytest.mark.parametrize("module", ["cli.main", "cli.runner_door"])
 def test_help_imports_nothing_heavy(module: str) -> None:
     script = f"import sys, {module} as m; m.main(['--help']); print(sorted({HEAVY!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_controller_leaves_what_listens_to_a_process_of_its_own() -> None:
+    served = {"starlette", "uvicorn", "uvloop", "httptools", "prometheus_client"}
+    script = f"import sys, cli.controller, cli.up; print(sorted({served!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -28,6 +28,9 @@ HOMES = {
     "docker": ("runner/engine.py", "runner/connection.py", "runner/credentials.py"),
     "tinydb": ("runner/", "webhooks/deliveries.py"),
     "rich": ("cli/",),
+    "starlette": ("webhooks/",),
+    "uvicorn": ("webhooks/",),
+    "prometheus_client": ("webhooks/",),
     "click": ("cli/",),
 }
 
