@@ -1,6 +1,7 @@
 """`controller.yaml` and --repo: what they say, what is wrong with them, and that no credentials are ever told."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.fleet_config import File, Options, read_secrets
-from controller.configuration import Configuration, default_name, parse_configuration
+from controller.configuration import KEYS, REPOSITORY, Configuration, default_name, parse_configuration
 from dstack.model.errors import Failed, Invalid
+from tests.installed import ROOT
 
 FULL = b"""\
 http: 0.0.0.0:8080
@@ -195,3 +197,11 @@ def test_options_take_no_password() -> None:
         Options(urls=("https://h/acme/x", "https://g/acme/x"), base=Path("/")).read()
     (place,) = Options(urls=("https://ada@h/acme/x",), base=Path("/"), poll=7.0).read().places
     assert (place.remote.url, place.entry.poll) == ("https://h/acme/x", 7.0)
+
+
+def test_the_page_shows_a_file_that_can_be_read_and_every_key() -> None:
+    page = (ROOT / "docs" / "controller.md").read_text()
+    shown = page.partition("```yaml\n")[2].partition("```")[0]
+    assert [one.name for one in parse(shown.encode()).repositories] == ["acme/train", "eval"]
+    keys = re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)
+    assert set(keys) == KEYS.keys() | REPOSITORY.keys()
