@@ -16,11 +16,11 @@ from cli.question import confirm
 from cli.reading import Reader
 from cli.run_end import exit_code, followed_on
 from cli.session import Seen, open_session
+from cli.signed_ledger import signed_ledger
 from cli.summaries import load_runs
 from cli.tails import Tails
 from cli.terminal import can_ask, clean, say, tell
 from dstack import interrupts
-from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.submit import refusal
 from dstack.model.errors import Conflict, Invalid
 from dstack.model.observation import Outcome, RunRecord, SetWanted
@@ -103,7 +103,7 @@ def _push(reader: Reader, run: str, *, afresh: bool) -> tuple[RunLine, Wanted]:
         msg = f"{run} is to be resumed already: the next controller does it"
         raise Conflict(msg)
     wanted = Wanted(root=record.root, generation=generation, clean=afresh)
-    ledger = GitLedger(reader.session.cache)
+    ledger = signed_ledger(reader.session, seen.settings)
     pushed = ledger.commit([SetWanted(run=run, wanted=wanted)], observation, atomic=True)
     if Outcome.REFUSED in pushed.outcomes.values():
         raise refusal(pushed, ledger.cache.url)

@@ -13,6 +13,7 @@ from cli.interrupts import deferred, goes_on
 from cli.preparing import Order, Prepared, fresh_name, prepare, taken_names
 from cli.question import confirm
 from cli.session import Seen, Session, open_session, set_up
+from cli.signed_ledger import signed_ledger
 from cli.terminal import can_ask, clean, said_within, tell
 from dstack.ledger.code import CodeRepository
 from dstack.ledger.gitledger import GitLedger
@@ -84,7 +85,7 @@ def submitted_run(session: Session, prepared: Prepared, seen: Seen) -> tuple[Pre
         # While git pushes: what has become of earlier runs.
         looking = _Looking(session, seen, prepared)
         with deferred():
-            done = _push(session, prepared)
+            done = _push(session, prepared, signed_ledger(session, seen.settings))
         _tell_jobs(done[0], done[0].plan(done[1].root), looking.texts())
     except KeyboardInterrupt:
         if done:
@@ -110,8 +111,7 @@ def _left(prepared: Prepared) -> str:
     return goes_on(run)
 
 
-def _push(session: Session, prepared: Prepared) -> tuple[Prepared, Submitted]:
-    ledger = GitLedger(session.cache)
+def _push(session: Session, prepared: Prepared, ledger: GitLedger) -> tuple[Prepared, Submitted]:
     for _ in range(TRIES):
         try:
             return prepared, submit(ledger, prepared.snapshot, prepared.spec)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from cli.reading import Reader
-from dstack.ledger.gitledger import GitLedger
+from cli.signed_ledger import signed_ledger
 from dstack.ledger.submit import refusal
 from dstack.model.errors import Conflict, Invalid
 from dstack.model.observation import Outcome, RunRecord, SetWanted
@@ -25,9 +25,9 @@ class Wish:
 
 def ask_for(reader: Reader, wish: Wish) -> None:
     """Write the wish to the run's branch, over whatever others write meanwhile. Raises Conflict, Invalid, Failed."""
-    ledger = GitLedger(reader.session.cache)
     for _ in range(TRIES):
         seen = reader.session.poll()
+        ledger = signed_ledger(reader.session, seen.settings)
         if run_branch(wish.run) not in seen.found:
             msg = f"the run {wish.run} is gone from the state remote"
             raise Invalid(msg)

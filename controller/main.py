@@ -16,9 +16,11 @@ from controller.cache import StoreCache
 from controller.fleet import Progress
 from controller.pulse import StorePulse
 from controller.reporting import NoReporter, Reporter
+from controller.trusting import Trusting
 from controller.turn import Controller
 from dstack.ledger.archive import Archive
 from dstack.ledger.ledger import Ledger
+from dstack.ledger.objects import Objects
 from dstack.ledger.telling import Telling
 from dstack.ledger.waking import Loop
 from dstack.model import bucket
@@ -40,7 +42,8 @@ class ControllerParts:
 
     `only`: decide for this run alone. `personal`: settings that hold here, over the shared ones.
     `open_archive`: where finished runs go; without it they stay. `reporter` is told of runs. `timers`: shared with
-    other daemons; `longest`: how many seconds what fails waits at most.
+    other daemons; `longest`: how many seconds what fails waits at most. `objects`: the ledger's, to verify what is
+    signed.
     """
 
     ledger: Ledger
@@ -55,6 +58,7 @@ class ControllerParts:
     reporter: Reporter | None = None
     timers: BackgroundScheduler | None = None
     longest: float | None = None
+    objects: Callable[[], Objects] | None = None
 
 
 class ControllerDaemon:
@@ -74,6 +78,7 @@ class ControllerDaemon:
             ledger=self._ledger,
             pulse=self._pulse,
             cache=cache,
+            trust=Trusting(parts.objects),
             archive=archive or NoArchive(),
             reporter=self._reporter,
             longest=parts.longest,

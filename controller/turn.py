@@ -11,6 +11,7 @@ from controller.backoff import Backoff, Refusals
 from controller.reporting import NoReporter, Reporter
 from controller.reusing import Cache, NoCache, Reuse
 from controller.trouble import Trouble
+from controller.trusting import Trusting
 from dstack.ledger.ledger import Ledger
 from dstack.model import refs
 from dstack.model.bucket import FORGE_CONTROLLER, Bucket
@@ -77,6 +78,7 @@ class Controller:
     archive: Archiver = field(default_factory=NoArchive)
     reporter: Reporter = field(default_factory=NoReporter)
     longest: float | None = None
+    trust: Trusting = field(default_factory=Trusting)
     only: RunKey | None = None
     personal: tuple[Layer, ...] = ()
     settings: Settings = field(default_factory=Settings)
@@ -174,7 +176,12 @@ class Controller:
 
     def _world(self, seen: Observation, now: Moment) -> World:
         lease = self.settings.lease
-        runs = self._viewer.views(seen)
+        judged = self.trust.judged(self._viewer.views(seen), seen, self.settings)
+        runs = judged.runs
+        if judged.problem:
+            self._trouble.tell("trust", judged.problem)
+        else:
+            self._trouble.over("trust", "runs can be verified again")
         self.runs = len(runs)
         pulses = self.pulse.heartbeats(frozenset(registration.store for registration in seen.runners.values()))
         sight = Sight(
@@ -200,7 +207,7 @@ class Controller:
                 if name in self._watch.runners
             },
             assignments=seen.assignments,
-            kept=self._absences.kept(lease, now.ticks),
+            kept=self._absences.kept(lease, now.ticks) | judged.held,
             settled=self._settled,
             opened=self._opened,
             entropy=self.entropy(),

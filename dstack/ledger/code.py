@@ -31,7 +31,8 @@ _ANSWERS = 9
 # git's own words, in which it names the folder to be trusted (git/setup.c, die_upon_dubious_ownership).
 _OWNED = re.compile(r"dubious ownership in repository at '(.+)'")
 _SETTINGS = (
-    r"^(dstack|remote|user|url|filter\.lfs|credential|http|ssh|protocol)\.|^core\.(sshcommand|askpass|gitproxy)$"
+    r"^(dstack|remote|user|url|filter\.lfs|credential|http|ssh|protocol|gpg)\.|^commit\.gpgsign$"
+    r"|^core\.(sshcommand|askpass|gitproxy)$"
 )
 # Scopes whose settings a git in a folder of ours doesn't read by itself.
 _OWN = frozenset({"local", "worktree"})

@@ -1,0 +1,133 @@
+"""What a controller decides about runs where only signed ones are to be executed."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from controller.trusting import UNSET, Judged, Trusting
+from controller.turn import Controller, Pulses
+from dstack.ledger import records
+from dstack.ledger.push import RefUpdate
+from dstack.model import refs
+from dstack.model.bucket import Bucket
+from dstack.model.events import RunFinished
+from dstack.model.job import Reason
+from dstack.model.observation import SetWanted
+from dstack.model.personal import Layer
+from dstack.model.runspec import Desired, Wanted
+from dstack.model.settings import Settings
+from dstack.model.views import Viewer
+from dstack.model.world import Moment
+from tests.calls import Desk, desk
+from tests.repositories import NOW, Place, bare, place, record_of, sh, work
+from tests.signers import MAIL, STRANGER, allowed, ssh_key
+
+pytestmark = pytest.mark.keys
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Place:
+    top = work(tmp_path / "code")
+    sh(top, "remote", "add", "origin", str(bare(tmp_path / "remote.git")))
+    sh(top, "push", "--quiet", "origin", "main")
+    made = place(top, tmp_path / "cache")
+    identity = records.write_id(made.cache.objects, "repository-1")
+    assert made.cache.push([RefUpdate(refs.ID, None, identity)], atomic=True).won
+    return made
+
+
+def settings(tmp_path: Path) -> Settings:
+    return Settings(signed=True, signers=str(allowed(tmp_path / "signers", f"{MAIL} {ssh_key().public}")))
+
+
+def judged(here: Place, wanted: Settings) -> Judged:
+    seen = here.ledger.observe()
+    return Trusting(lambda: here.cache.objects).judged(Viewer(here.ledger.job).views(seen), seen, wanted)
+
+
+def test_runs_that_are_not_signed_as_they_must_be_are_distrusted(here: Place, tmp_path: Path) -> None:
+    here.submit("plain-1")
+    here.ledger.signing = ssh_key(STRANGER).signing()
+    here.submit("strange-1")
+    here.ledger.signing = ssh_key().signing()
+    here.submit("good-1")
+    found = {run.key.name: run.distrust for run in judged(here, settings(tmp_path)).runs}
+    assert found["good-1"] == ""
+    assert "it is not signed" in found["plain-1"]
+    assert "it is signed by a stranger" in found["strange-1"]
+    assert all(not run.distrust for run in judged(here, Settings()).runs)
+
+
+def test_without_signers_runs_wait_and_what_runs_of_them_goes_on(here: Place, tmp_path: Path) -> None:
+    key = str(here.submit("plain-1").key)
+    assert judged(here, Settings(signed=True)) == Judged(runs=(), held=frozenset({key}), problem=UNSET)
+    away = judged(here, Settings(signed=True, signers=str(tmp_path / "nowhere")))
+    assert away == Judged(runs=(), held=frozenset({key}), problem=away.problem)
+    assert "can't be read" in away.problem
+
+
+class _Still:
+    def heartbeats(self, urls: frozenset[str]) -> Pulses:
+        assert urls is not None
+        return Pulses(heartbeats={})
+
+    def beat(self, now: Moment, lease: float) -> None:
+        assert lease <= now.ticks + lease
+
+
+def test_a_turn_finishes_an_unsigned_run_with_the_reason(here: Place, tmp_path: Path) -> None:
+    here.ledger.signing = ssh_key().signing()
+    here.submit()
+    wanted = settings(tmp_path)
+    layer = Layer(origin="here", values={"signed": True, "signers": wanted.signers})
+    controller = Controller(
+        ledger=here.ledger,
+        pulse=_Still(),
+        store="file:///store",
+        entropy=lambda: "e",
+        jitter=random.random,
+        bucket=Bucket.full(interval=0.1, burst=3, now=0),
+        trust=Trusting(lambda: here.cache.objects),
+        personal=(layer,),
+    )
+    controller.step(Moment(wall=NOW, ticks=1))
+    record = record_of(here.ledger.observe())
+    notes = here.ledger.observe().notes_of(record.key, refs.CONTROLLER)
+    assert notes
+    assert not [event for event in notes.on(record.root).events if isinstance(event, RunFinished)]
+    here.ledger.signing = None
+    change = SetWanted(run=record.name, wanted=Wanted(desired=Desired.STOP))
+    assert here.ledger.commit([change], here.ledger.observe(), atomic=True).won
+    controller.step(Moment(wall=NOW, ticks=2))
+    notes = here.ledger.observe().notes_of(record.key, refs.CONTROLLER)
+    assert notes
+    (end,) = [event for event in notes.on(record.root).events if isinstance(event, RunFinished)]
+    assert end.reason is Reason.SIGNATURE
+    (job,) = notes.jobs.values()
+    assert "it is not signed" in notes.on(job).events[-1].message
+
+
+@pytest.fixture
+def at(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Desk:
+    return desk(tmp_path, capfd)
+
+
+def test_run_stop_and_resume_sign_where_git_is_set_up_to_and_a_failing_signer_is_told(at: Desk) -> None:
+    sh(at.folder, "config", "gpg.format", "ssh")
+    sh(at.folder, "config", "user.signingkey", str(ssh_key().path))
+    run = json.loads(at.dstack("run", "hello", "--detach", "--json", "-y").out)["run"]
+    assert at.dstack("stop", run, "-y", "-d").code == 0
+    branch = refs.run_branch(run)
+    raw = [sh(at.remote, "cat-file", "commit", one) for one in (branch, f"{branch}^")]
+    assert all("BEGIN SSH SIGNATURE" in text for text in raw)
+    sh(at.folder, "config", "gpg.ssh.program", "/bin/false")
+    before = sh(at.remote, "for-each-ref")
+    failed = at.dstack("run", "hello", "--detach", "-y")
+    assert failed.code != 0
+    assert "the run can't be signed, so nothing was pushed" in failed.err
+    assert sh(at.remote, "for-each-ref") == before
+    at.dstack("config", "set", "sign", "false", "--personal")
+    run = json.loads(at.dstack("run", "hello", "--detach", "--json", "-y").out)["run"]
+    assert "SIGNATURE" not in sh(at.remote, "cat-file", "commit", refs.run_branch(run))
