@@ -5,38 +5,22 @@
 
 import hashlib
 import os
-import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from cli.attention import Attention
-from cli.lines import JobLine
-from cli.log_text import LogPrinter
-from cli.tails import Tails
-from dstack.model import keys
-from dstack.model.job import Job, Resources, job_oid
-from dstack.model.s3_place import parse_place
-from dstack.store.lines import Line
-from dstack.store.location import open_store
-from dstack.store.log_reader import LogReader
-from dstack.store.s3_client import client_of
+from benchmarks.log_delay import latency, old, quiet
+from benchmarks.log_pool import digest, job, log_key, memory, pool, processor_time
+from dstack.model.job import Job
 from tests.daemons import REPOSITORY, Pool
-from tests.duties import a_job
-from tests.job_lines import running
 from tests.s3_server import S3Server
 
 RUNNER_MIB = READER_MIB = 150
-WORST_SECONDS = 1.5
 BIG = 100 * 1000 * 1000
-STAMPED = 60
-OLD_SECONDS, OLD_LINES = 150, 1800
 JOBS, RATE, SECONDS = 4, 10_000, 20
 LINE = "import sys\nfor n in range({count}):\n    sys.stdout.write(f'{{n:09}} ' + 'x' * 89 + '\\n')\n"
 PACED = """
@@ -47,49 +31,6 @@ for n in range({seconds} * 100):
         os.write(1, b'%09d step: loss 0.123456, accuracy 0.9876\\n' % (n * ({rate} // 100) + m))
     time.sleep(max(0, begin + (n + 1) / 100 - time.monotonic()))
 """
-STAMPS = """
-import time
-for n in range({count}):
-    time.sleep({pause} + n % 7 / 30)
-    print('at', repr(time.time()), flush=True)
-"""
-
-
-def job(program: str, name: str) -> Job:
-    """A job that runs a Python program."""
-    script = f"{sys.executable} -c '{program.replace(chr(39), chr(39) + chr(92) + chr(39) + chr(39))}'"
-    return a_job(name, commands=(script,), artifacts=(), resources=Resources(cpu=0.25))
-
-
-def memory(pid: int) -> float:
-    """The most that a process has had in memory, in MiB."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    return int(found[1]) / 1024 if found else 0.0
-
-
-@contextmanager
-def pool(server: S3Server, folder: Path) -> Iterator[tuple[Pool, int]]:
-    """A pool with one runner, whose store is a new bucket; and the runner's process id."""
-    made = Pool(folder)
-    made.url = server.url()
-    made.store = open_store(made.url, REPOSITORY, create=True)
-    with made.runner() as process:
-        yield made, process.pid
-
-
-def log_key(made: Pool, one: Job) -> str:
-    """Where the log of a job's first attempt is."""
-    return keys.log(str(made.key), job_oid(one), 1)
-
-
-def digest(made: Pool, one: Job) -> tuple[int, str]:
-    """Length and digest of a log, read in pieces."""
-    reader, found, size = LogReader(made.store, log_key(made, one)), hashlib.sha256(), 0
-    while not reader.closed:
-        for record in reader.poll(whole=True).records:
-            found.update(record.data)
-            size += len(record.data)
-    return size, found.hexdigest()
 
 
 def big(server: S3Server, folder: Path) -> bool:
@@ -143,122 +84,16 @@ def lines(server: S3Server, folder: Path) -> bool:
     with pool(server, folder) as (made, pid):
         begin = time.perf_counter()
         made.assign(*jobs)
-        before = _cpu(pid)
+        before = processor_time(pid)
         for one in jobs:
             made.claim(one, 180)
-        seconds, used, busy = time.perf_counter() - begin, memory(pid), _cpu(pid) - before
+        seconds, used, busy = time.perf_counter() - begin, memory(pid), processor_time(pid) - before
         whole = all(digest(made, one) == (len(expected), hashlib.sha256(expected).hexdigest()) for one in jobs)
         count = sum(len(list(made.store.list(log_key(made, one) + "/"))) for one in jobs)
         what = f"{JOBS} jobs, {RATE} lines a second each, for {SECONDS} s"
         print(f"{what}: {seconds:.1f} s to the last end, whole: {whole}, ", end="")
         print(f"{count} objects, runner {used:.0f} MiB, {busy:.1f} s of processor time")
         return whole and used < RUNNER_MIB
-
-
-def _cpu(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-class Clocked(LogPrinter):
-    """Notes how late each line is."""
-
-    def lines(self, _job: JobLine, lines: Iterable[Line]) -> None:
-        """From the process's own clock to here."""
-        LATE.extend(time.time() - float(line.data[3:]) for line in lines if line.data.startswith(b"at "))
-
-
-LATE: list[float] = []
-
-
-def latency(server: S3Server, folder: Path) -> bool:
-    """From a job's write to what `logs -f` prints."""
-    one = job(STAMPS.format(count=STAMPED, pause=0.3), "late")
-    with pool(server, folder) as (made, _):
-        made.assign(one)
-        tails = Tails(printer=Clocked())
-        key = log_key(made, one)
-        requests = counted(made)
-        tails.open(running(key, "late"), key, made.store)
-        begin = time.monotonic()
-        while len(LATE) < STAMPED and time.monotonic() < begin + 90:
-            tails.show()
-            time.sleep(0.01)
-        seconds = time.monotonic() - begin
-        print(
-            f"{len(LATE)} lines shown after {statistics.median(LATE):.2f} s, at the latest {max(LATE):.2f} s; ", end=""
-        )
-        print(f"the reader made {60 * requests[0] / seconds:.0f} requests a minute, ", end="")
-        print(f"the runner {60 * len(list(made.store.list(key + '/'))) / seconds:.0f}")
-        return len(LATE) == STAMPED and max(LATE) < WORST_SECONDS
-
-
-def old(server: S3Server, folder: Path) -> bool:
-    """The same of a job that has been writing for minutes: to a reader without a sign, and to one who gives it."""
-    one = job(STAMPS.format(count=OLD_LINES, pause=0.05), "old")
-    with pool(server, folder) as (made, _):
-        made.assign(one)
-        time.sleep(OLD_SECONDS)
-        tails, key = Tails(printer=Clocked()), log_key(made, one)
-        tails.open(running(key, "old"), key, made.store)
-        _shown(tails, 5)
-        LATE.clear()
-        print(f"written for {OLD_SECONDS} s, no sign: {_told(made, key, tails, 40)}")
-        attention, begin = Attention(made.key), len(LATE)
-        attention.show(made.store)
-        try:
-            _shown(tails, 5)
-            print(f"in the first 5 s of a sign: at the latest {max(LATE[begin:]):.2f} s")
-            LATE.clear()
-            print(f"from then on: {_told(made, key, tails, 60)}")
-        finally:
-            attention.end(over=True)
-        return max(LATE) < WORST_SECONDS
-
-
-def _shown(tails: Tails, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        tails.show()
-        time.sleep(0.01)
-
-
-def _told(made: Pool, key: str, tails: Tails, seconds: int) -> str:
-    before = len(list(made.store.list(key + "/")))
-    _shown(tails, seconds)
-    pieces = len(list(made.store.list(key + "/"))) - before
-    times = f"{len(LATE)} lines shown after {statistics.median(LATE):.2f} s, at the latest {max(LATE):.2f} s"
-    return f"{times}; {60 * pieces / seconds:.0f} pieces a minute"
-
-
-def counted(made: Pool) -> list[int]:
-    """Counts the requests of this process's client from now on."""
-    count = [0]
-
-    def note(**_: object) -> None:
-        count[0] += 1
-
-    client, _ = client_of(parse_place(made.store.url))
-    client.meta.events.register("before-send.s3", note)
-    return count
-
-
-def quiet(server: S3Server, folder: Path) -> bool:
-    """What a runner writes in half a minute in which its job says nothing: signs of life."""
-    one = job("import time; print(1, flush=True); time.sleep(45)", "quiet")
-    with pool(server, folder) as (made, _):
-        made.assign(one)
-        time.sleep(5)
-        tails, requests = Tails(printer=LogPrinter()), counted(made)
-        key = log_key(made, one)
-        tails.open(running(key, "quiet"), key, made.store)
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            tails.show()
-            time.sleep(0.01)
-        chunks = len(list(made.store.list(log_key(made, one) + "/")))
-        print(f"a quiet job: {chunks} objects of log; who follows it made {2 * requests[0]} requests a minute")
-        return True
 
 
 MEASURES: dict[str, Callable[[S3Server, Path], bool]] = {

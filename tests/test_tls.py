@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -82,29 +83,37 @@ def test_git_trusts_the_authority_that_the_users_settings_name(
     assert cache.poll() == {refs.runner("otter"): commit}
 
 
-@pytest.mark.parametrize(
-    ("kind", "named", "way_out"),
-    [
-        ("good", False, r"http\.sslCAInfo"),
-        ("expired", True, r"(?s)expired.*clock|clock.*expired"),
-        ("host", True, "another host"),
-    ],
+class Wrong(NamedTuple):
+    """A certificate of a kind, with our authority `named` or not; what is said of it: of a remote, and of a store."""
+
+    kind: str
+    named: bool
+    of_remote: str
+    of_store: str
+
+
+WRONG = (
+    Wrong("good", named=False, of_remote=r"http\.sslCAInfo", of_store="AWS_CA_BUNDLE"),
+    Wrong(
+        "expired",
+        named=True,
+        of_remote=r"(?s)expired.*clock|clock.*expired",
+        of_store=r"has expired.*clock of this machine",
+    ),
+    Wrong("host", named=True, of_remote="another host", of_store=r"another host.*endpoint_url"),
 )
-def test_what_git_finds_wrong_with_a_certificate_is_explained(  # noqa: PLR0917 (fixtures)
-    server: HttpServer,
-    front: Front,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    named: bool,  # noqa: FBT001
-    way_out: str,
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_git_finds_wrong_with_a_certificate_is_explained(
+    server: HttpServer, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Wrong
 ) -> None:
-    if named:
+    if wrong.named:
         monkeypatch.setenv("GIT_SSL_CAINFO", str(trusting(tmp_path / "ca.pem")))
-    cache = cache_of(work(tmp_path / "code"), tmp_path / "cache", front(server.port, kind))
+    cache = cache_of(work(tmp_path / "code"), tmp_path / "cache", front(server.port, wrong.kind))
     with pytest.raises(Failed, match="certificate") as caught:
         cache.poll()
-    assert caught.match(way_out)
+    assert caught.match(wrong.of_remote)
 
 
 def test_a_file_of_authorities_that_is_not_there_is_told(
@@ -143,27 +152,14 @@ def test_a_bucket_behind_tls_takes_objects_whole_and_in_parts(
     assert store.get("objects/large", limit=len(LARGE)) == LARGE
 
 
-@pytest.mark.parametrize(
-    ("kind", "named", "way_out"),
-    [
-        ("good", False, "AWS_CA_BUNDLE"),
-        ("expired", True, r"has expired.*clock of this machine"),
-        ("host", True, r"another host.*endpoint_url"),
-    ],
-)
-def test_what_is_wrong_with_the_certificate_of_a_store_is_explained(  # noqa: PLR0917 (fixtures)
-    s3: S3Server,
-    front: Front,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    kind: str,
-    named: bool,  # noqa: FBT001
-    way_out: str,
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_with_the_certificate_of_a_store_is_explained(
+    s3: S3Server, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: Wrong
 ) -> None:
-    if named:
+    if wrong.named:
         monkeypatch.setenv("AWS_CA_BUNDLE", str(trusting(tmp_path / "ca.pem")))
-    with pytest.raises(Failed, match=way_out):
-        store_at(s3, front(s3.ports["s3"], kind))
+    with pytest.raises(Failed, match=wrong.of_store):
+        store_at(s3, front(s3.ports["s3"], wrong.kind))
 
 
 def test_a_run_over_tls_alone(  # noqa: PLR0917 (fixtures)
