@@ -13,6 +13,7 @@ from typing import Protocol
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from cli.forge import reporting
 from cli.session import Seen
 from controller.main import ControllerDaemon, ControllerParts
 from controller.naming import Naming
@@ -24,9 +25,19 @@ from dstack.model.bucket import POLL_SECONDS
 from dstack.model.refs import RunKey
 from dstack.personal import layers_of
 from dstack.store.location import open_store
+from dstack.store.store import Store
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
-NOISY = ("apscheduler", "boto3", "botocore", "watchfiles", "docker", "urllib3")
+NOISY = ("apscheduler", "boto3", "botocore", "watchfiles", "docker", "urllib3", "httpx", "httpcore")
+
+
+class Coded(Protocol):
+    """Where the code is."""
+
+    @property
+    def url(self) -> str | None:
+        """Its address, without credentials."""
+        ...
 
 
 class Seat(Protocol):
@@ -35,6 +46,11 @@ class Seat(Protocol):
     @property
     def remote(self) -> Remote:
         """The state remote."""
+        ...
+
+    @property
+    def code(self) -> Coded:
+        """Whose code runs."""
         ...
 
     @property
@@ -63,16 +79,21 @@ def controller_daemon(
     repository = seen.known_repository()
     remote, folder = session.remote, session.place / "controller"
     cache = Cache(folder, remote.url, context=remote.context(folder))
+
+    def opened(url: str) -> Store:
+        return open_store(url, repository, create=False)
+
     parts = ControllerParts(
         ledger=GitLedger(cache),
         store=seen.store_url,
-        open_store=lambda url: open_store(url, repository, create=False),
+        open_store=opened,
         watched=remote.path,
         reach=remote.reach,
         poll=POLL_SECONDS[remote.reach] if poll is None else poll,
         only=only,
         personal=layers_of(os.environ),
         open_archive=lambda: Archive(Cache(folder, remote.url, context=remote.context(folder))),
+        reporter=None if only else reporting(session.code.url, remote.context(session.place), opened),
         timers=shared.timers,
         longest=shared.longest,
     )
