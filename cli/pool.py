@@ -4,18 +4,22 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from cli.docker_ping import docker_answers
 from cli.session import Seen, Session
 from dstack.ledger.gitledger import GitLedger
 from dstack.model import refs
 from dstack.model.errors import DstackError
 from dstack.model.observation import DeleteRef
+from dstack.model.settings import Settings
 from dstack.store.heartbeats import delete_runner
 from runner.config import read_config, state_folder
 from runner.journal import instance_of
 from runner.machine import detected
 from runner.main import RunnerDaemon
 from runner.parts import RunnerParts
+from runner.trust import Trust
 
 
 def runner_here(session: Session, seen: Seen, name: str, folder: Path, *, private: bool = False) -> RunnerParts:
@@ -34,10 +38,17 @@ def runner_here(session: Session, seen: Seen, name: str, folder: Path, *, privat
         store=seen.store_url,
         private=private,
         volumes=config.volumes if config else {},
+        trust=_trust(config.trust if config else Trust(), seen.settings),
         secrets=kept,
         caches=session.place / "caches",
         lent=os.environ,
     )
+
+
+def _trust(own: Trust, settings: Settings) -> Trust:
+    """What the runner of this machine demands, and the user's own settings."""
+    signers = own.signers or (settings.signers and str(Path(settings.signers).expanduser().absolute()))
+    return msgspec.structs.replace(own, signed=own.signed or settings.signed, signers=signers)
 
 
 def runner_daemon(session: Session, seen: Seen, name: str, folder: Path, *, private: bool = False) -> RunnerDaemon:

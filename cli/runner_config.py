@@ -10,15 +10,18 @@ from cli.ago import size_text
 from cli.terminal import say
 from dstack.ledger.address import without_credentials
 from dstack.ledger.remote import find_remote
+from dstack.ledger.verifying import SignersFile, Verifier
 from dstack.model.errors import Invalid
 from dstack.model.units import parse_size
 from runner.config import EXECUTORS, RunnerConfig, new_config, read_config, state_folder, write_config
+from runner.trust import Trust
 
 EXAMPLE = """\b
 Examples:
   dstack-runner config --remote /srv/git/state.git --executor docker --executor process
   dstack-runner config --cpu 8 --memory 32GB --label big
   dstack-runner config --volume imagenet=/srv/imagenet
+  dstack-runner config --signed --signers /etc/dstack/signers
   dstack-runner config             # only print it"""
 
 
@@ -53,6 +56,11 @@ Examples:
     default=None,
     help="Whether the machine can be taken away: then it gets only jobs that say `interruptible: true`.",
 )
+@click.option("--signed/--no-signed", default=None, help="Whether to take only runs whose every commit is signed.")
+@click.option("--signers", metavar="FILE|none", help="Who may sign: OpenSSH's allowed_signers, or GPG fingerprints.")
+@click.option("--revoked", metavar="FILE|none", help="Keys of SSH that count no more, or a KRL.")
+@click.option("--gnupg", metavar="DIR|none", help="The GPG home with the signers' keys; otherwise your own.")
+@click.option("--forks/--no-forks", default=None, help="Whether to run the code of forks, without secrets and volumes.")
 @click.pass_obj
 def command(  # noqa: PLR0913 (one for each option)
     state: Path | None,
@@ -67,6 +75,11 @@ def command(  # noqa: PLR0913 (one for each option)
     keep_free: str | None,
     volumes: tuple[str, ...],
     interruptible: bool | None,
+    signed: bool | None,
+    signers: str | None,
+    revoked: str | None,
+    gnupg: str | None,
+    forks: bool | None,
 ) -> None:
     """Set what this machine offers; without options, only print it."""
     folder = state or state_folder(os.environ)
@@ -83,6 +96,7 @@ def command(  # noqa: PLR0913 (one for each option)
         "keep_free": parse_size(keep_free) if keep_free else None,
         "volumes": _volumes(volumes) if volumes else None,
         "interruptible": interruptible,
+        "trust": _trust(config.trust, signed, forks, {"signers": signers, "revoked": revoked, "gnupg": gnupg}),
     }
     changes = {key: value for key, value in given.items() if value is not None}
     if changes or before is None:
@@ -91,6 +105,26 @@ def command(  # noqa: PLR0913 (one for each option)
             config = replace(config, gpus=None)
         write_config(folder, config)
     _show(folder, config)
+
+
+def _trust(before: Trust, signed: bool | None, forks: bool | None, places: dict[str, str | None]) -> Trust | None:  # noqa: FBT001 (as given)
+    """What is demanded from now on; None where nothing was said of it. Raises Invalid where a place isn't there."""
+    said = {name: value for name, value in (("signed", signed), ("forks", forks)) if value is not None}
+    there = {name: None if place == "none" else _there(name, place) for name, place in places.items() if place}
+    return replace(before, **said, **there) if said or there else None
+
+
+def _there(option: str, place: str) -> str:
+    path = Path(place).expanduser().absolute()
+    if option == "gnupg" and not path.is_dir():
+        msg = f"--{option} {place}: there is no folder {path}"
+        raise Invalid(msg)
+    if option == "signers":
+        Verifier(SignersFile(path=path)).allowed()
+    if option == "revoked" and not path.is_file():
+        msg = f"--{option} {place}: there is no file {path}"
+        raise Invalid(msg)
+    return str(path)
 
 
 def _volumes(texts: tuple[str, ...]) -> dict[str, str]:
@@ -137,5 +171,9 @@ def _show(state: Path, config: RunnerConfig) -> None:
         say(f"Volume:       {name} at {folder}")
     if config.interruptible:
         say("Interruptible: gets only jobs that say so")
+    if config.trust.signed:
+        say(f"Takes only:   runs signed by those in {config.trust.signers}")
+    if config.trust.forks:
+        say("Forks:        runs their code, without secrets and volumes")
     for gpu in capacity.gpus:
         say(f"GPU {gpu.index}:        {gpu.name}, {size_text(gpu.memory)}")

@@ -13,6 +13,7 @@ from runner.config import FILE, RunnerConfig, new_config, read_config, state_fol
 from runner.journal import instance_of
 from runner.machine import detected
 from runner.statefolder import locked
+from runner.trust import Trust
 
 
 def test_settings_are_read_as_written_by_their_owner_alone(tmp_path: Path) -> None:
@@ -49,6 +50,8 @@ def test_a_new_runner_has_a_name_docker_alone_and_what_the_machine_has() -> None
         ({"memory": -1}, "above 0"),
         ({"volumes": {"a/b": "/srv"}}, "name of a volume"),
         ({"volumes": {"data": "srv"}}, "no absolute path"),
+        ({"trust": Trust(signed=True)}, "signers are missing"),
+        ({"trust": Trust(signers="signers")}, "no absolute path"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, changes: dict[str, object], word: str) -> None:
