@@ -11,7 +11,7 @@ from cli.checks import Check, Result
 from cli.docker_checks import docker_checks
 from cli.door import GOOD, TROUBLE
 from cli.reading import Reader
-from cli.remote_checks import pace_check
+from cli.remote_checks import forge_check, pace_check
 from cli.session import open_session
 from cli.terminal import clean, coloured, hanging, is_terminal, say, width
 from dstack.model.errors import DstackError
@@ -68,6 +68,8 @@ def all_checks(folder: Path) -> Iterator[Check]:
         yield Check(name="set up", result=Result.ODD, text="not yet: `dstack init` does it, and so does the first run")
         return
     yield pace_check(session, seen)
+    if seen.settings.forge is not None:
+        yield forge_check(session, seen.settings.forge)
     yield checks.store_check(seen)
     yield checks.home_check(seen)
     yield checks.runners_check(Reader(session), seen)

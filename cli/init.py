@@ -26,7 +26,8 @@ Examples:
   dstack init
   dstack init --store file:///mnt/shared/dstack
   dstack init --store s3://bucket/prefix --endpoint-url https://s3.example.org
-  dstack init --remote https://git.example.org/state.git    # keep the state in a repository apart"""
+  dstack init --remote https://git.example.org/state.git    # keep the state in a repository apart
+  dstack init --webhook https://dstack.example.org          # where the controller is reached"""
 
 SAMPLE = """\
 # Workflows: `dstack run hello`, `dstack run hello --who you`. All keys: docs/workflows.md
@@ -55,6 +56,13 @@ workflows:
     metavar="NAME|URL|PATH",
     help="The state remote: a git remote's name, a URL, a path, or `.` for this one.",
 )
+@click.option(
+    "--webhook",
+    is_flag=False,
+    flag_value="",
+    metavar="[URL]",
+    help="Have GitHub, GitLab or Gitea tell the controller at URL of pushes, and show there how runs end.",
+)
 @click.pass_obj
 def command(  # noqa: PLR0913 (a flag each)
     folder: Path,
@@ -64,8 +72,10 @@ def command(  # noqa: PLR0913 (a flag each)
     region: str | None,
     copied: bool,
     remote: str | None,
+    webhook: str | None,
 ) -> None:
     """Set up a repository: id, store, access check, a sample workflow if there is none."""
+    public = _public(webhook)
     wanted = _wanted(store, endpoint_url, region)
     if copied and not wanted:
         msg = "--copied says that the old store's content is in the new one: name that, --store URL"
@@ -84,6 +94,19 @@ def command(  # noqa: PLR0913 (a flag each)
         if check.result is Result.BAD:
             raise Failed(check.text)
     _report(session, seen)
+    if public is not None:
+        from cli.webhook import set_up_webhook  # noqa: PLC0415 (httpx takes 100 ms)
+
+        set_up_webhook(session, seen, public)
+
+
+def _public(webhook: str | None) -> str | None:
+    """Where the controller is reached, if a webhook is asked for. Raises Invalid."""
+    if webhook is None:
+        return None
+    from cli.webhook import public_address  # noqa: PLC0415 (likewise)
+
+    return public_address(webhook)
 
 
 def _wanted(store: str | None, endpoint_url: str | None, region: str | None) -> Settings | None:

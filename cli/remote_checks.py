@@ -1,8 +1,13 @@
 """What `doctor` says of how the state remote is reached, and how often it may be pushed to."""
 
+from contextlib import closing
+
 from cli.checks import Check, Result
+from cli.forge import forge_of
 from cli.session import Seen, Session
 from dstack.model.bucket import POLL_SECONDS, Reach, controller_pace, runner_pace
+from dstack.model.errors import DstackError
+from dstack.model.forge import ForgeSettings
 
 
 def pace_check(session: Session, seen: Seen) -> Check:
@@ -16,6 +21,16 @@ def pace_check(session: Session, seen: Seen) -> Check:
         return Check(name="pace", result=Result.GOOD, text=text + "a state remote of its own is faster")
     here = "or when its files change, " if reach is Reach.LOCAL else ""
     return Check(name="pace", result=Result.GOOD, text=f"{polls}, {here}and push at most {_often(reach)} a second")
+
+
+def forge_check(session: Session, settings: ForgeSettings) -> Check:
+    """The forge that runs are reported to takes our token. Runs don't need it."""
+    try:
+        with closing(forge_of(session.code.url, settings, session.remote.context(session.place))) as forge:
+            said = forge.check()
+    except DstackError as error:
+        return Check(name="forge", result=Result.ODD, text=f"runs can't be reported: {error}")
+    return Check(name="forge", result=Result.GOOD, text=said)
 
 
 def _often(reach: Reach) -> str:

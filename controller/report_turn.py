@@ -50,10 +50,12 @@ class ReportTurn:
     def step(self, world: World, settings: Settings, now: Moment) -> float | None:
         """Answers in how many seconds to come again; None: when there is news."""
         if settings.forge is None:
-            self._settings = self._reconciler = None
+            self.close()
+            self._settings = None
             return None
         if settings.forge != self._settings:
-            self._settings, self._reconciler, self._failures, self._until = settings.forge, None, 0, 0.0
+            self.close()
+            self._settings, self._failures, self._until = settings.forge, 0, 0.0
         if now.ticks < self._until:
             return self._until - now.ticks
         reconciler = self._reconciler
@@ -65,9 +67,16 @@ class ReportTurn:
         wanted = reports(runs, self._lines.of(runs), _phases(world), settings.forge)
         return reconciler.step(wanted, now.ticks)
 
+    def close(self) -> None:
+        """Let go of the forge."""
+        if self._reconciler:
+            self._reconciler.forge.close()
+            self._reconciler = None
+
     def _open(self, repository: str, settings: ForgeSettings, now: Moment) -> Reconciler | None:
         mark = marker(repository)
-        self._opened, self._reconciler = now.ticks, None
+        self.close()
+        self._opened = now.ticks
         try:
             forge = self.open_forge(settings)
         except DstackError as error:

@@ -19,7 +19,16 @@ LEAST_SECONDS = 0.5
 FAILED_SECONDS = 60.0
 
 
-Step = Callable[[World, Settings, Moment], float | None]
+class Turn(Protocol):
+    """What is done with a picture of runs: see `ReportTurn`."""
+
+    def step(self, world: World, settings: Settings, now: Moment) -> float | None:
+        """Answers in how many seconds to come again; None: when there is news."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        ...
 
 
 class Reporter(Protocol):
@@ -48,10 +57,10 @@ class NoReporter:
 class Reporting:
     """Implements Reporter: a mailbox of one letter, and a thread that reads it, begun when there is a forge to tell.
 
-    `make` gives what is done with a letter (see `ReportTurn.step`); it is called once, in that thread.
+    `make` gives what is done with a letter; it is called once, in that thread.
     """
 
-    make: Callable[[], Step]
+    make: Callable[[], Turn]
     least: float = LEAST_SECONDS
     clock: Callable[[], Moment] = lambda: Moment(wall=datetime.now(UTC), ticks=time.monotonic())
     _letter: tuple[World, Settings] | None = None
@@ -74,8 +83,8 @@ class Reporting:
         self._news.set()
 
     def _work(self) -> None:
+        turn: Turn | None = None
         wait: float | None = 0.0
-        step: Step | None = None
         while not self._stopped.is_set():
             self._news.wait(wait)
             self._news.clear()
@@ -83,9 +92,11 @@ class Reporting:
             if letter is None or self._stopped.is_set():
                 continue
             try:
-                step = step or self.make()
-                wait = step(*letter, self.clock())
+                turn = turn or self.make()
+                wait = turn.step(*letter, self.clock())
             except Exception:
                 LOG.exception("reporting to the forge failed; it is tried again")
                 wait = FAILED_SECONDS
             self._stopped.wait(self.least)
+        if turn:
+            turn.close()

@@ -16,6 +16,7 @@ import pytest
 from controller.report_turn import ReportTurn
 from controller.reporting import Reporting
 from dstack.forge.comment import marker
+from dstack.forge.forge import Forge
 from dstack.forge.opening import forge_at
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.forge import ForgeKind, ForgeSettings
@@ -63,10 +64,16 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.turn = ReportTurn(
-            open_forge=lambda _: forge_at(self.fake.place, self.token, self.http),
+            open_forge=self.forge,
             open_store=self.store,
             jitter=lambda: 0.5,
         )
+
+    def forge(self, _: ForgeSettings) -> Forge:
+        """What was opened before may have been closed."""
+        if self.http.is_closed:
+            self.http = httpx.Client(timeout=0.3, trust_env=False)
+        return forge_at(self.fake.place, self.token, self.http)
 
     def now(self) -> Moment:
         return moment(100 + self.ticks)
@@ -254,7 +261,7 @@ def test_whatever_a_forge_answers_it_shows_the_right_thing_later(
 
 
 def _patient(desk: Desk) -> Any:  # noqa: ANN401 (a Forge)
-    forge = forge_at(desk.fake.place, desk.token, desk.http)
+    forge = desk.forge(ForgeSettings())
     forge._client.ticks = lambda: desk.ticks  # type: ignore[attr-defined]
     return forge
 
@@ -325,7 +332,7 @@ def test_the_planted_token_is_in_no_log(hub: FakeForge, desks: Desks, caplog: py
     desk = desks(hub)
     desk.settle(PULL, seconds=1000)
     assert hub.bodies(7)
-    assert TOKEN not in caplog.text + repr(desk.turn)
+    assert TOKEN not in caplog.text + repr(desk.turn._reconciler)
 
 
 def test_no_turn_waits_for_a_forge_that_hangs(hub: FakeForge) -> None:
@@ -334,7 +341,7 @@ def test_no_turn_waits_for_a_forge_that_hangs(hub: FakeForge) -> None:
         turn = ReportTurn(
             open_forge=lambda _: forge_at(hub.place, TOKEN, http), open_store=lambda _: MemoryStore(), jitter=lambda: 0
         )
-        reporting = Reporting(make=lambda: turn.step, clock=lambda: moment(100))
+        reporting = Reporting(make=lambda: turn, clock=lambda: moment(100))
         seen = world(PULL)
         began = time.monotonic()
         for _ in range(1000):
@@ -349,16 +356,22 @@ def test_only_the_newest_picture_counts_and_a_mistake_ends_nothing() -> None:
     seen: list[World] = []
     first, goes_on = threading.Event(), threading.Event()
 
-    def step(picture: World, _settings: Settings, _now: Moment) -> float | None:
-        seen.append(picture)
-        first.set()
-        assert goes_on.wait(10)
-        if len(seen) == 1:
-            msg = "a mistake of ours"
-            raise RuntimeError(msg)
-        return None
+    class Slow:
+        """Waits in its first step, which then fails."""
 
-    reporting = Reporting(make=lambda: step, least=0.0)
+        def step(self, picture: World, _settings: Settings, _now: Moment) -> float | None:
+            seen.append(picture)
+            first.set()
+            assert goes_on.wait(10)
+            if len(seen) == 1:
+                msg = "a mistake of ours"
+                raise RuntimeError(msg)
+            return None
+
+        def close(self) -> None:
+            seen.append(pictures[2])
+
+    reporting = Reporting(make=Slow, least=0.0)
     pictures = [replace(world(RUNS), entropy=str(number)) for number in range(5)]
     for picture in pictures:
         reporting.offer(picture, ON)
@@ -370,7 +383,7 @@ def test_only_the_newest_picture_counts_and_a_mistake_ends_nothing() -> None:
         time.sleep(0.01)
     reporting.stop()
     _ended("reports")
-    assert seen == [pictures[0], pictures[-1]]
+    assert seen == [pictures[0], pictures[-1], pictures[2]]
 
 
 def test_no_thread_begins_where_nothing_is_to_be_reported() -> None:

@@ -47,6 +47,10 @@ class Forge(Protocol):
         """Where it is."""
         ...
 
+    def close(self) -> None:
+        """Let go of its connections."""
+        ...
+
     def check(self) -> str:
         """A sentence on what the token may do."""
         ...

@@ -94,6 +94,10 @@ class GitHub:
         """See Forge."""
         return self._place
 
+    def close(self) -> None:
+        """See Forge."""
+        self._client.http.close()
+
     def check(self) -> str:
         """See Forge."""
         rights = self._client.get(self._place.path, _Repository).permissions

@@ -83,6 +83,10 @@ class GitLab:
         """See Forge."""
         return self._place
 
+    def close(self) -> None:
+        """See Forge."""
+        self._client.http.close()
+
     def check(self) -> str:
         """See Forge. An administrator has every right without a role."""
         rights = self._client.get(self._place.path, _Project).permissions
