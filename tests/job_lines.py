@@ -14,7 +14,7 @@ def running(logs: str, name: str = "train") -> JobLine:
 
 def a_run(*jobs: JobLine) -> RunLine:
     """A run of these jobs that isn't finished."""
-    known = {"run": "fast-rabbit-1", "root": "0" * 40, "workflow": "train", "status": "RUNNING", "jobs": jobs}
-    known = {**known, "tags": (), "generation": 1, "message": "", "submitted_by": "me"}
+    known: dict[str, object] = {"run": "fast-rabbit-1", "root": "0" * 40, "workflow": "train", "status": "RUNNING"}
+    known |= {"jobs": jobs, "tags": (), "generation": 1, "message": "", "submitted_by": "me"}
     nothing = ("reason", "submitted_at", "finished_at")
     return msgspec.convert({**dict.fromkeys(nothing), **known}, RunLine)
