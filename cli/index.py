@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Listed] = {
     "tag": Listed("cli.tag", "Name a run, or store files under a name, for others to depend on"),
     "untag": Listed("cli.untag", "Take a tag away"),
     "tags": Listed("cli.tags", "All tags, and what they name"),
+    "prune": Listed("cli.prune", "Free the store of what ended long ago; remove a run wholly"),
     "config": Listed("cli.config", "Settings: what holds here, where it comes from, change it"),
     "runners": Listed("cli.runners", "The machines of the pool"),
     "controller": Listed("cli.controller", "The controller as a daemon"),

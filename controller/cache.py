@@ -18,6 +18,7 @@ from dstack.model.resuming import Pointer
 from dstack.model.reuse import Answer, Hint, Lookup
 from dstack.store import parallel
 from dstack.store.artifacts import Missing, load
+from dstack.store.condemned import Condemnations
 from dstack.store.store import Store
 
 LOG = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class StoreCache:
     _hints: dict[Lookup, tuple[float, Hint]] = field(default_factory=dict)
     _whole: dict[tuple[str, str], float] = field(default_factory=dict)
     _checks: dict[tuple[str, str], Iterator[tuple[str, int]]] = field(default_factory=dict)
+    _condemned: dict[str, tuple[float, Condemnations]] = field(default_factory=dict)
     _trouble: dict[str, _Trouble] = field(default_factory=dict)
     _turn: float = -1.0
     _deadline: float = 0.0
@@ -159,6 +161,8 @@ class StoreCache:
         what = store.url, digest
         if what in self._whole:
             return True
+        if self._is_condemned(store, digest, now):
+            return False
         try:
             if what not in self._checks:
                 self._checks[what] = iter(load(store, digest).objects().items())
@@ -176,6 +180,14 @@ class StoreCache:
         del self._checks[what]
         self._whole[what] = now + REMEMBER_SECONDS
         return True
+
+    def _is_condemned(self, store: Store, digest: str, now: float) -> bool:
+        """Whether prune has named it, some minutes ago or before: it deletes nothing for a day."""
+        until, lists = self._condemned.get(store.url) or (now, Condemnations())
+        if until <= now:
+            lists.look(store)
+            self._condemned[store.url] = now + REMEMBER_SECONDS, lists
+        return lists.holds(store, digest)
 
     def _is_tried(self, url: str, now: float) -> bool:
         """A store that failed is asked now and then."""

@@ -15,6 +15,7 @@ from cli.diff import DiffDocument
 from cli.lines import JobLine, RunLine
 from cli.log_text import JsonLine
 from cli.metric_table import MetricsLine
+from cli.prune import PrunedDocument
 from cli.resume import ResumedLine
 from cli.runners import RunnerLine
 from cli.submitted import DetachedDocument
@@ -56,6 +57,7 @@ SHAPES: Mapping[str, Shape] = {
     "diff": Shape(type=DiffDocument),
     "resume": Shape(type=ResumedLine),
     "tags": Shape(type=list[TagLine]),
+    "prune": Shape(type=PrunedDocument),
     "runners": Shape(type=list[RunnerLine]),
     "config list": Shape(type=list[SettingLine]),
     "doctor": Shape(type=list[Check]),

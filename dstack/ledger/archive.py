@@ -1,6 +1,6 @@
 """The archive of a state remote: one atomic push adds runs and takes their refs away; they are read from its tree."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from dstack.ledger.objects import FILE, FOLDER, Damaged, Entry, Objects
 from dstack.ledger.push import RefUpdate
 from dstack.model import archive, refs
 from dstack.model.archive import ArchivedRun
+from dstack.model.batches import batched
 from dstack.model.errors import Invalid, Unavailable
 from dstack.model.observation import Pushed
 from dstack.model.refs import RunKey
@@ -90,6 +91,40 @@ class Archive:
         updates = [RefUpdate(refs.ARCHIVE, before, commit), *(RefUpdate(ref, oid, None) for ref, oid in gone.items())]
         return self.cache.push(updates, atomic=True)
 
+    def change(self, runs: Sequence[ArchivedRun]) -> Pushed:
+        """Write these summaries over those that are there. Raises Unavailable, Failed, Invalid."""
+        before = self.look()
+        try:
+            return self._push(before, self._commit([], before, changed=runs))
+        except Damaged as error:
+            raise self._broken(error) from error
+
+    def remove(self, keys: Collection[RunKey]) -> Pushed:
+        """Have an archive that never had these runs: its chain of commits is written anew, for all the others.
+
+        Raises Invalid where one of the others can't be read (it would be lost), Unavailable, Failed.
+        """
+        before = self.look()
+        if before is None:
+            return Pushed(outcomes={})
+        runs = [(key, self.read(oid)) for key, oid in self.runs().items()]
+        gone = {_path(run): None for key, run in runs if key in keys}
+        kept = [run for key, run in runs if key not in keys]
+        if not self._local:
+            self._fetch_history()
+        try:
+            objects = self.cache.objects
+            tree = _with_files(objects, objects.commit(before).tree, gone)
+            after: str | None = None
+            for some in batched(kept, archive.MOST_RUNS):
+                after = objects.write_commit(tree, _parents(some, after), _message(f"{len(some)} runs"))
+        except Damaged as error:
+            raise self._broken(error) from error
+        return self._push(before, after)
+
+    def _push(self, before: str | None, after: str | None) -> Pushed:
+        return self.cache.push([RefUpdate(refs.ARCHIVE, before, after)], atomic=True)
+
     def _read_index(self) -> Mapping[str, Mapping[RunKey, str]]:
         """By the tree of each day; what is known of a day is not read again."""
         if self._indexed != self._tip:
@@ -99,15 +134,13 @@ class Archive:
             self._indexed = self._tip
         return self._index
 
-    def _commit(self, runs: Sequence[ArchivedRun], before: str | None) -> str:
-        objects = self.cache.objects
-        blobs = objects.write_blobs([archive.to_bytes(run) for run in runs])
-        files = {_path(run): Entry(FILE, oid) for run, oid in zip(runs, blobs, strict=True)}
+    def _commit(self, runs: Sequence[ArchivedRun], before: str | None, *, changed: Sequence[ArchivedRun] = ()) -> str:
+        objects, written = self.cache.objects, [*runs, *changed]
+        blobs = objects.write_blobs([archive.to_bytes(run) for run in written])
+        files = {_path(run): Entry(FILE, oid) for run, oid in zip(written, blobs, strict=True)}
         tree = _with_files(objects, objects.commit(before).tree if before else None, files)
-        ids = (oid for run in runs for oid in (*run.refs.values(), run.snapshot) if oid)
-        parents = dict.fromkeys((*([before] if before else []), *ids))
-        what = runs[0].key.name if len(runs) == 1 else f"{len(runs)} runs"
-        return objects.write_commit(tree, tuple(parents), f"Archive {what} [skip ci]\n\nskip-checks: true")
+        what = written[0].key.name if len(written) == 1 else f"{len(written)} runs"
+        return objects.write_commit(tree, _parents(runs, before), _message(what))
 
     def _days(self, tip: str) -> Iterator[tuple[str, str]]:
         """The folders of all days, with the ids of their trees."""
@@ -142,6 +175,16 @@ class Archive:
             for section in (f"remote.{self.cache.url}", "extensions"):
                 git.run(self.cache.context, "config", "--remove-section", section)
 
+    def _fetch_history(self) -> None:
+        """All commits of the archive, without their files: what it is written anew from."""
+        with folder.lock(self.cache.path):
+            whole = ("--unshallow",) if (self.cache.path / "shallow").exists() else ()
+            result = git.run(self.cache.context, *_FETCH[:-1], *whole, "--filter=tree:0", "--", self.cache.url, _TIP)
+            for section in (f"remote.{self.cache.url}", "extensions"):
+                git.run(self.cache.context, "config", "--remove-section", section)
+        if result.status != 0:
+            raise self.cache.unreachable(result)
+
     def _fetch(self, *what: str) -> None:
         options, names = (
             [one for one in what if one.startswith("--")],
@@ -170,6 +213,16 @@ def bring(cache: Cache, run: ArchivedRun) -> None:
         result = git.run(cache.context, *_FETCH[:-1], "--", cache.url, *kept)
     if result.status != 0:
         raise cache.unreachable(result)
+
+
+def _parents(runs: Iterable[ArchivedRun], before: str | None) -> tuple[str, ...]:
+    """What a commit that adds these runs keeps alive."""
+    ids = (oid for run in runs for oid in (*run.refs.values(), run.snapshot) if oid)
+    return tuple(dict.fromkeys((*([before] if before else []), *ids)))
+
+
+def _message(what: str) -> str:
+    return f"Archive {what} [skip ci]\n\nskip-checks: true"
 
 
 def _path(run: ArchivedRun) -> tuple[bytes, ...]:

@@ -30,7 +30,8 @@ _OID = re.compile(r"[0-9a-f]{40}", re.ASCII)
 class ArchivedRun(Value, frozen=True, kw_only=True):
     """The summary of a run. `tip`, `notes` (by writer) and `snapshot` are the ids its refs had.
 
-    `keys`: what jobs that are DONE answer, by job: whoever has the same inputs may reuse them.
+    `keys`: what jobs that are DONE answer, by job: whoever has the same inputs may reuse them. `freed`: nothing keeps
+    its artifacts in the store any more.
     """
 
     version: int = VERSION
@@ -39,6 +40,7 @@ class ArchivedRun(Value, frozen=True, kw_only=True):
     notes: dict[str, str]
     snapshot: str | None = None
     keys: dict[str, str] = {}
+    freed: bool = False
 
     @property
     def key(self) -> RunKey:

@@ -9,7 +9,7 @@ from dstack.model import keys
 from dstack.model import manifest as manifests
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.manifest import PACKED, PLAIN, Entry, Kind, Manifest, Pack
-from dstack.store import paths
+from dstack.store import deleting, paths
 from dstack.store.digests import Digests
 from dstack.store.packer import Where
 from dstack.store.reading import Content
@@ -96,6 +96,8 @@ def _put_manifest(store: Store, sender: Sender, manifest: Manifest) -> str:
     data = manifests.to_bytes(manifest)
     digest = manifests.digest(data)
     sender.put(keys.manifest(digest), data)
+    if sender.replaces:
+        deleting.settle(store)
     with Workers(store.width) as workers:
         for key, size in sender.unproven(manifest.objects() | {keys.manifest(digest): len(data)}).items():
             workers.start(partial(_check, store, key, size))

@@ -9,7 +9,8 @@ from dstack.store.reading import PIECE, ChangedError, Content, Verified, Window,
 from dstack.store.store import Source, Store
 from dstack.store.tally import Meter
 
-# An object this young is safe from prune until the manifest that names it is written.
+# An object this young is safe from prune until the manifest that names it is written. What is condemned is much older:
+# it is sent again, and its new date takes it off the list (`dstack.model.pruning.AGE`).
 FRESH = timedelta(days=1)
 
 
@@ -22,6 +23,7 @@ class Sender:
         self._lock = threading.Lock()
         self._claimed: set[str] = set()
         self._fresh: set[str] = set()
+        self.replaces = False  # something old was there: prune may be about to delete it
 
     def has(self, content: Content) -> bool:
         """Whether the store has this object, fresh, or it is being sent by now."""
@@ -64,6 +66,7 @@ class Sender:
             return True
         head = self._store.head(key)
         fresh = head is not None and head.size == size and self._store.now() - head.modified < FRESH
+        self.replaces |= head is not None and not fresh
         if fresh:
             self._fresh.add(key)
         return fresh
