@@ -14,6 +14,7 @@ from cli.reading import Reader
 from cli.remote_checks import forge_check, pace_check
 from cli.session import open_session
 from cli.terminal import clean, coloured, hanging, is_terminal, say, width
+from cli.trust_checks import signing_check
 from dstack.model.errors import DstackError
 
 EXAMPLE = """\b
@@ -70,6 +71,7 @@ def all_checks(folder: Path) -> Iterator[Check]:
     yield pace_check(session, seen)
     if seen.settings.forge is not None:
         yield forge_check(session, seen.settings.forge)
+    yield signing_check(session, seen.settings)
     yield checks.store_check(seen)
     yield checks.home_check(seen)
     yield checks.runners_check(Reader(session), seen)

@@ -114,6 +114,30 @@ def at(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Desk:
     return desk(tmp_path, capfd)
 
 
+def test_doctor_tells_whether_runs_can_be_signed_and_by_whom(at: Desk, tmp_path: Path) -> None:
+    at.dstack("init")
+
+    def looked() -> tuple[str, str]:
+        (check,) = [one for one in at.dstack("doctor", "--json").json if one["name"] == "signing"]
+        return check["result"], check["text"]
+
+    assert looked() == ("ok", "runs are not signed")
+    at.dstack("config", "set", "signed", "true")
+    assert looked()[0] == "bad"
+    assert "git config user.signingkey" in looked()[1]
+    sh(at.folder, "config", "gpg.format", "ssh")
+    sh(at.folder, "config", "user.signingkey", str(ssh_key().path))
+    assert looked()[0] == "warning"
+    signers = allowed(tmp_path / "signers", f"{STRANGER} {ssh_key(STRANGER).public}")
+    at.dstack("config", "set", "signers", str(signers), "--personal")
+    assert looked()[0] == "bad"
+    assert "by nobody in" in looked()[1]
+    allowed(signers, f"{MAIL} {ssh_key().public}")
+    assert looked() == ("ok", f"runs are signed as {MAIL}, who is in {signers}; all runs must be (`signed: true`)")
+    signers.unlink()
+    assert "can't be read" in looked()[1]
+
+
 def test_run_stop_and_resume_sign_where_git_is_set_up_to_and_a_failing_signer_is_told(at: Desk) -> None:
     sh(at.folder, "config", "gpg.format", "ssh")
     sh(at.folder, "config", "user.signingkey", str(ssh_key().path))
