@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import msgspec
+
 from dstack.ledger import notes, records, runs
 from dstack.ledger.cache import Cache
 from dstack.ledger.localrefs import MALFORMED
@@ -12,6 +14,7 @@ from dstack.ledger.objects import Damaged
 from dstack.ledger.push import RefUpdate
 from dstack.ledger.records import AssignmentsReader
 from dstack.ledger.runs import RunText, WriteCommit
+from dstack.ledger.seentree import read_seen, write_seen
 from dstack.ledger.signing import Signing
 from dstack.model import refs, runtext
 from dstack.model.errors import Invalid
@@ -21,6 +24,7 @@ from dstack.model.observation import (
     Assignments,
     BrokenRun,
     Change,
+    CreateRun,
     Notes,
     Observation,
     Outcome,
@@ -28,11 +32,13 @@ from dstack.model.observation import (
     RunRecord,
     SetAssignments,
     SetRegistration,
+    SetSeen,
     SetTag,
     SetWanted,
 )
 from dstack.model.pool import Registration
 from dstack.model.refs import RunKey
+from dstack.model.seen import Seen
 
 V = TypeVar("V")
 
@@ -52,6 +58,7 @@ class _Draft:
     assignments: dict[str, Assignments]
     runners: dict[str, Registration]
     problems: dict[str, str]
+    seen: Seen | None
 
 
 @dataclass(slots=True)
@@ -87,7 +94,7 @@ class GitLedger:
                 refused[change.ref] = f"{change.ref}: {_MALFORMED}"
                 continue
             try:
-                built[change.ref] = self._build(change, seen, built.get(change.ref, seen.refs.get(change.ref)))
+                built |= self._made(change, seen, built.get(change.ref, seen.refs.get(change.ref)))
             except (Invalid, Damaged) as error:
                 refused[change.ref] = str(error)
         if refused and atomic:
@@ -109,6 +116,16 @@ class GitLedger:
         except (Invalid, Damaged):
             return None
 
+    def _made(self, change: Change, seen: Observation, base: str | None) -> dict[str, str | None]:
+        """The new ids of the refs that it changes."""
+        match change:
+            case CreateRun():
+                return self._create(change)
+            case SetSeen():
+                return {change.ref: write_seen(self.cache.objects, base, change.move)}
+            case _:
+                return {change.ref: self._build(change, seen, base)}
+
     def _build(self, change: Change, seen: Observation, base: str | None) -> str | None:
         objects = self.cache.objects
         match change:
@@ -124,6 +141,19 @@ class GitLedger:
                 return change.root
             case _:
                 return None
+
+    def _create(self, change: CreateRun) -> dict[str, str | None]:
+        """The run's branch and the ref of its snapshot. Raises Invalid, Damaged, Failed."""
+        objects, code = self.cache.objects, change.spec.code
+        if change.parentless:
+            message = f"The work tree at {code.commit[:12]} [skip ci]\n\nHead: {code.commit}"
+            whole = objects.write_commit(objects.commit(code.commit).tree, [], message)
+            code = msgspec.structs.replace(code, snapshot=whole)
+        spec = msgspec.structs.replace(change.spec, code=code)
+        variables = objects.write_blob(change.variables) if change.variables is not None else None
+        files = runs.RootFiles(workflows=objects.write_blob(change.workflows), variables=variables)
+        root = runs.write_root(objects, self.text, spec, files, self.write)
+        return {change.ref: root, refs.snapshot(RunKey.of(spec.run, root)): code.snapshot}
 
     def _update(self, found: Mapping[str, str], *, lenient: bool) -> Observation:
         """The observation of these refs; `lenient`: damage is reported as a problem, for it is the remote's own."""
@@ -146,6 +176,7 @@ class GitLedger:
             assignments=draft.assignments,
             runners=draft.runners,
             problems=tuple(problem for _, problem in sorted(draft.problems.items())),
+            seen=draft.seen,
         )
         return self._last
 
@@ -159,6 +190,7 @@ class GitLedger:
             assignments=dict(last.assignments),
             runners=dict(last.runners),
             problems=dict(self._problems),
+            seen=last.seen,
         )
 
     def _take(self, draft: _Draft, ref: str, oid: str | None, *, lenient: bool) -> None:
@@ -200,6 +232,9 @@ class GitLedger:
             draft.repository = records.read_id(objects, oid) if oid else None
         elif ref == refs.CONFIG:
             draft.config = records.read_config(objects, oid) if oid else None
+        elif ref == refs.SEEN:
+            draft.seen = read_seen(objects, oid) if oid else None
+            return "; ".join(draft.seen.faults) if draft.seen else ""
         elif oid and not ref.startswith((refs.SEEN, refs.tag(""))):
             return "it is no ref of dstack's, by its name"
         return ""

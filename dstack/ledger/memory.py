@@ -11,6 +11,7 @@ from dstack.model.observation import (
     Assignments,
     BrokenRun,
     Change,
+    CreateRun,
     DeleteRef,
     Notes,
     Observation,
@@ -19,12 +20,15 @@ from dstack.model.observation import (
     RunRecord,
     SetAssignments,
     SetRegistration,
+    SetSeen,
     SetTag,
     SetWanted,
 )
 from dstack.model.pool import Registration
+from dstack.model.runspec import Wanted
+from dstack.model.seen import Seen
 
-Content = RunRecord | BrokenRun | Notes | Assignments | Registration | bytes
+Content = RunRecord | BrokenRun | Notes | Assignments | Registration | Seen | bytes
 
 
 def _go_on(_: str) -> None:
@@ -74,6 +78,7 @@ class MemoryLedger:
     def _observed(self) -> Observation:
         items = {ref: pair for ref, pair in self.remote.refs.items() if ref != refs.CONFIG}
         config = self.remote.refs.get(refs.CONFIG)
+        memory = self.remote.refs.get(refs.SEEN, ("", None))[1]
         return Observation(
             refs={ref: oid for ref, (oid, _) in self.remote.refs.items()},
             repository=self.remote.repository,
@@ -82,6 +87,7 @@ class MemoryLedger:
             notes=_notes_by_run(items),
             assignments={n: c for ref, (_, c) in items.items() if (n := _held(ref)) and isinstance(c, Assignments)},
             runners={n: c for ref, (_, c) in items.items() if (n := _runner(ref)) and isinstance(c, Registration)},
+            seen=memory if isinstance(memory, Seen) else None,
         )
 
     def commit(self, changes: Sequence[Change], seen: Observation, *, atomic: bool) -> Pushed:
@@ -119,8 +125,26 @@ class MemoryLedger:
             remote.refs[change.ref] = (remote.new_id(), change.registration)
         elif isinstance(change, SetTag):
             remote.refs[change.ref] = (change.root, b"")
+        elif isinstance(change, CreateRun):
+            self._create(change)
+        elif isinstance(change, SetSeen):
+            oid, before = remote.new_id(), remote.refs.get(change.ref, ("", None))[1]
+            remote.refs[change.ref] = (oid, change.move.applied(before if isinstance(before, Seen) else Seen(), oid))
         else:
             self._want(change)
+
+    def _create(self, change: CreateRun) -> None:
+        root = self.remote.new_id()
+        record = RunRecord(
+            name=change.spec.run,
+            tip=root,
+            root=root,
+            spec=change.spec,
+            wanted=Wanted(),
+            workflows=change.workflows,
+            variables=change.variables,
+        )
+        self.remote.add_run(record)
 
     def _append(self, change: AppendNotes) -> None:
         remote = self.remote

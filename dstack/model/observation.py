@@ -9,6 +9,7 @@ from dstack.model.events import Event, Parsed
 from dstack.model.pool import Attempt, Registration
 from dstack.model.refs import RunKey
 from dstack.model.runspec import RunSpec, Wanted
+from dstack.model.seen import Move, Seen
 
 NOTHING = Parsed()
 
@@ -72,7 +73,8 @@ class Assignments:
 class Observation:
     """One poll. `refs` maps every polled ref to its full id. What could not be read is absent and stands in `problems`.
 
-    `repository` is the id from `refs/dstack/id`; `config` the text of `config.yaml`.
+    `repository` is the id from `refs/dstack/id`; `config` the text of `config.yaml`. `seen`: what triggers remember,
+    None where nothing was written yet, or nothing of it can be read.
     """
 
     refs: Mapping[str, str]
@@ -83,6 +85,7 @@ class Observation:
     assignments: Mapping[str, Assignments]
     runners: Mapping[str, Registration]
     problems: tuple[str, ...] = ()
+    seen: Seen | None = None
 
     def notes_of(self, key: RunKey, writer: str) -> Notes | None:
         """The notes of one writer about one run."""
@@ -161,13 +164,43 @@ class SetTag:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CreateRun:
+    """Create a run, and the ref of its snapshot, `spec.code.snapshot`. `workflows`, `variables`: texts of its root.
+
+    `parentless`: the state remote lacks that commit's history, so its tree travels as a snapshot without parents.
+    """
+
+    spec: RunSpec
+    workflows: bytes
+    variables: bytes | None
+    parentless: bool = False
+
+    @property
+    def ref(self) -> str:
+        """The ref this creates, beside that of the snapshot."""
+        return refs.run_branch(self.spec.run)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetSeen:
+    """Change what triggers remember. It stands behind the runs of the same push, so that none of them is forgotten."""
+
+    move: Move
+
+    @property
+    def ref(self) -> str:
+        """The ref this changes."""
+        return refs.SEEN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteRef:
     """Remove a ref."""
 
     ref: str
 
 
-Change = AppendNotes | SetAssignments | SetRegistration | SetWanted | SetTag | DeleteRef
+Change = AppendNotes | SetAssignments | SetRegistration | SetWanted | SetTag | CreateRun | SetSeen | DeleteRef
 
 
 class Outcome(StrEnum):
