@@ -8,7 +8,7 @@ from contextlib import closing
 
 from msgspec.structs import replace
 
-from cli.fleet_config import secrets_in
+from cli.fleet_config import lent_secrets
 from cli.forge import forge_of
 from cli.session import Seen, Session
 from cli.shared_settings import change_settings
@@ -44,7 +44,7 @@ def set_up_webhook(session: Session, seen: Seen, public: str) -> None:
 
 
 def _keep(seen: Seen, forge: Forge, public: str) -> None:
-    known = secrets_in(os.environ.get(SECRET, ""))
+    known = lent_secrets(SECRET)
     secret = known[0] if known else secrets.token_hex(SECRET_BYTES)
     hook = Hook(url=hook_url(public, secret, seen.known_repository()), secret=secret)
     kept = patiently(lambda: keep_hook(forge, hook), sleep=time.sleep, jitter=random.random)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from controller.trouble import Trouble
-from dstack.forge.comment import Values, marker, render
+from dstack.forge.comment import Values, marker, render, shown_jobs
 from dstack.forge.forge import Forge
 from dstack.forge.reconciling import Reconciler
 from dstack.model.errors import DstackError
@@ -106,7 +106,7 @@ class ReportTurn:
         found: dict[str, Values] = {}
         whole = True
         for told in report.runs:
-            for job in told.line.jobs:
+            for job in shown_jobs(told.line):
                 if job.job in told.metrics and job.status.finished and job.artifacts:
                     values = self._read(told, job)
                     whole = whole and values is not None

@@ -15,7 +15,7 @@ from dstack.model.world import Moment, World
 LOG = logging.getLogger(__name__)
 
 # Between two looks: turns may come faster than anybody reads a forge's page.
-LEAST_SECONDS = 0.5
+LEAST_SECONDS = 1.0
 FAILED_SECONDS = 60.0
 
 

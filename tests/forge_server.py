@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import httpx
+
 from dstack.forge.place import Place
 from dstack.model.forge import ForgeKind
 
@@ -299,6 +301,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, forge: FakeForge) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.forge = forge
+
+
+def plain_http(timeout: float) -> httpx.Client:
+    """A client that needs no TLS: to set that up takes longer than a test."""
+    return httpx.Client(timeout=timeout, trust_env=False, verify=False)  # noqa: S501
 
 
 @contextmanager

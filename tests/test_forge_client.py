@@ -16,7 +16,7 @@ from dstack.forge.opening import forge_at
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.forge import ForgeKind
 from dstack.model.reports import CommitStatus, State
-from tests.forge_server import TOKEN, FakeForge, Fault, serving
+from tests.forge_server import TOKEN, FakeForge, Fault, plain_http, serving
 
 COMMIT = "c" * 40
 OLD, NEW = "0ld", "n3w"
@@ -40,7 +40,7 @@ def hub() -> Iterator[FakeForge]:
 
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=0.5, trust_env=False) as client:
+    with plain_http(0.5) as client:
         yield client
 
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from msgspec.structs import replace as with_fields
 
+from cli.forge import reporting
 from cli.session import open_session
 from controller.report_turn import ReportTurn
 from controller.reporting import Reporting
@@ -26,13 +27,15 @@ from dstack.ledger.git import Context
 from dstack.ledger.memory import MemoryLedger
 from dstack.model import refs
 from dstack.model.errors import Failed, Invalid, Unavailable
-from dstack.model.forge import ForgeKind
+from dstack.model.forge import ForgeKind, ForgeSettings
 from dstack.model.hookpath import hook_path
 from dstack.model.runspec import Trigger, TriggerEvent
+from dstack.model.settings import Settings
 from dstack.store.memory import MemoryStore
 from tests.calls import Desk, desk
-from tests.forge_server import PROJECT, TOKEN, FakeForge, Fault, serving
-from tests.model_values import moment
+from tests.forge_server import PROJECT, TOKEN, FakeForge, Fault, plain_http, serving
+from tests.model_values import moment, world
+from tests.reported_runs import job_of, view
 from tests.repositories import sh
 from tests.test_controller import controller, record, remote
 
@@ -55,7 +58,7 @@ def hub() -> Iterator[FakeForge]:
 
 @pytest.fixture
 def http() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=0.5, trust_env=False) as client:
+    with plain_http(0.5) as client:
         yield client
 
 
@@ -243,6 +246,25 @@ def test_gits_credential_helper_is_asked_by_pipe_and_nobody_is_prompted(
     assert "credential fill" in (tmp_path / "arguments").read_text()
     assert TOKEN not in (tmp_path / "arguments").read_text()
     assert ask_password(context, "git.example.org\nhost=evil") is None
+
+
+def test_a_daemon_finds_forge_and_token_by_itself_and_lets_go_of_them(
+    hub: FakeForge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSTACK_FORGE_API", hub.api)
+    monkeypatch.setenv("GH_TOKEN", TOKEN)
+    sh(tmp_path, "init", "--quiet")
+    reporter = reporting(f"git@github.com:{PROJECT}.git", Context(folder=tmp_path), lambda _: MemoryStore())
+    reporter.offer(world(view((job_of(), None))), Settings(forge=ForgeSettings()))
+    for _ in range(1000):
+        if hub.statuses:
+            break
+        time.sleep(0.01)
+    reporter.stop()
+    for thread in threading.enumerate():
+        if thread.name == "reports":
+            thread.join(10)
+    assert hub.states(COMMIT) == [("dstack/train", "pending")]
 
 
 def test_a_controller_reports_the_runs_that_triggers_made(

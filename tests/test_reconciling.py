@@ -27,7 +27,7 @@ from dstack.store.memory import MemoryStore
 from dstack.store.saving import save
 from dstack.store.scanning import Tree
 from dstack.store.store import Store
-from tests.forge_server import TOKEN, FakeForge, Fault, serving
+from tests.forge_server import TOKEN, FakeForge, Fault, plain_http, serving
 from tests.model_values import EPOCH, moment, world
 from tests.reported_runs import COMMIT, RUNNING, done, job_of, view
 
@@ -60,7 +60,7 @@ class Desk:
     token: str = TOKEN
     ticks: float = 0.0
     store: Callable[[str], Store] = lambda _: MemoryStore()
-    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=0.3, trust_env=False))
+    http: httpx.Client = field(default_factory=lambda: plain_http(0.3))
 
     def __post_init__(self) -> None:
         self.turn = ReportTurn(
@@ -72,7 +72,7 @@ class Desk:
     def forge(self, _: ForgeSettings) -> Forge:
         """What was opened before may have been closed."""
         if self.http.is_closed:
-            self.http = httpx.Client(timeout=0.3, trust_env=False)
+            self.http = plain_http(0.3)
         return forge_at(self.fake.place, self.token, self.http)
 
     def now(self) -> Moment:
@@ -337,7 +337,7 @@ def test_the_planted_token_is_in_no_log(hub: FakeForge, desks: Desks, caplog: py
 
 def test_no_turn_waits_for_a_forge_that_hangs(hub: FakeForge) -> None:
     hub.faults = [Fault(hang=True)] * 3
-    with httpx.Client(timeout=20, trust_env=False) as http:
+    with plain_http(20) as http:
         turn = ReportTurn(
             open_forge=lambda _: forge_at(hub.place, TOKEN, http), open_store=lambda _: MemoryStore(), jitter=lambda: 0
         )

@@ -202,6 +202,14 @@ def test_nothing_of_others_escapes_its_place_in_the_whole_comment() -> None:
     assert not re.search(r"@|!\[|://|www\.|<script|<img|<!--|^/", plain, re.MULTILINE)
 
 
+def test_the_failed_jobs_of_many_are_among_those_shown() -> None:
+    jobs = [(job_of(n=str(number)), done(Status.FAILED if number == 99 else Status.DONE)) for number in range(100)]
+    found = body_of(view(*jobs, pull=7))
+    assert "n=99" in found
+    assert "n=98" not in found
+    assert "Not shown: 50 jobs" in found
+
+
 def test_a_comment_is_never_longer_than_forges_take() -> None:
     wide = [job_of(lr="@" * 90 + str(n), metrics=["m.json"]) for n in range(80)]
     run = view(*((one, done(manifest="m" * 64)) for one in wide), pull=7)

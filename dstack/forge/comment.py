@@ -8,7 +8,7 @@ from functools import cache
 import jinja2
 
 from dstack.forge.markdown import Markdown, shown
-from dstack.model.lines import JobLine
+from dstack.model.lines import JobLine, RunLine
 from dstack.model.metrics import Measured, names_of, number_text
 from dstack.model.reports import PullReport, State, Told, verdict
 from dstack.model.status import Status
@@ -71,6 +71,12 @@ def marker(repository: str) -> str:
     return f"<!-- dstack:{hashlib.sha256(repository.encode()).hexdigest()[:16]} -->"
 
 
+def shown_jobs(line: RunLine) -> list[JobLine]:
+    """The jobs that have a row at most, in their order."""
+    ranks = {status: rank for rank, status in enumerate(_ORDER)}
+    return sorted(line.jobs, key=lambda job: ranks.get(job.status, len(ranks)))[: ROWS[0]]
+
+
 def render(report: PullReport, measured: Mapping[str, Values], mark: str) -> str:
     """The Markdown. `measured` by job; `mark` is its `marker`."""
     text = ""
@@ -89,7 +95,7 @@ def _section(told: Told, measured: Mapping[str, Values], most: int) -> Section:
     state, _ = verdict(told)
     known = {job.job: measured[job.job] for job in line.jobs if job.job in measured}
     metrics = names_of(known[job].values for job in known)
-    jobs = sorted(line.jobs, key=lambda job: _ORDER.index(job.status) if job.status in _ORDER else len(_ORDER))[:most]
+    jobs = shown_jobs(line)[:most]
     rows = tuple(_row(job, told, metrics[:COLUMNS], known.get(job.job)) for job in jobs)
     return Section(
         workflow=line.workflow,
