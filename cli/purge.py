@@ -14,10 +14,10 @@ from cli.reading import Reader
 from cli.session import Seen
 from cli.summaries import load_runs
 from cli.tagging import known_tags
-from cli.terminal import can_ask, clean, say, tell
+from cli.terminal import can_ask, clean, tell
 from dstack.ledger.push import RefUpdate
 from dstack.model import refs
-from dstack.model.errors import Conflict, Invalid
+from dstack.model.errors import Conflict, DstackError, Failed, Invalid
 from dstack.model.refs import RunKey
 from dstack.store.pruning import Amount, forget
 from dstack.store.store import Store
@@ -63,8 +63,8 @@ def purge(reader: Reader, word: str, *, force: bool, dry_run: bool, yes: bool) -
             push(reader, [RefUpdate(refs.tag(tag), known_tags(seen)[tag], None) for tag in tags])
     else:
         _leave(reader, seen, key, tags)
-    amount = forget(store, str(key))
-    say(clean(f"{run.run} is gone. Artifacts that nothing else needs leave the store with `dstack prune`."))
+    amount = _forgotten(store, key)
+    tell(clean(f"{run.run} is gone. Artifacts that nothing else needs leave the store with `dstack prune`."))
     return Purged(run=str(key), amount=amount)
 
 
@@ -119,6 +119,15 @@ def _store(seen: Seen, run: RunLine) -> Store:
     store = seen.store(run.store or None)
     next(iter(store.list(f"logs/{run.key}/")), None)
     return store
+
+
+def _forgotten(store: Store, key: RunKey) -> Amount:
+    try:
+        return forget(store, str(key))
+    except DstackError as error:
+        what = f"{key.name} is gone from the state remote, but not all of its logs are"
+        msg = f"{what}: remove logs/{key}/ in {store.url} ({error})"
+        raise Failed(msg) from error
 
 
 def _tags(seen: Seen, run: RunLine) -> list[str]:

@@ -131,6 +131,8 @@ def test_a_run_is_purged_from_remote_and_store(at: Desk) -> None:
     assert any(name in ref for ref in at.refs())
     done = at.dstack("prune", name, "--purge", "--force", "-y", "--json")
     assert done.code == 0, done
+    assert str(done.json["purged"]).startswith(f"{name}.")
+    assert done.json["deleted"]["objects"] > 0
     assert not any(f"{name}." in ref or ref.endswith(f"/{name}") or "tags/dstack" in ref for ref in at.refs())
     logs = (at.folder.parent / "store").glob(f"*/logs/{name}.*/*/*/*")
     assert not list(logs)

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -17,13 +18,16 @@ from dstack.model.errors import Conflict, Invalid, Unavailable
 from dstack.model.manifest import digest
 from dstack.model.pruning import Living
 from dstack.model.reuse import Hint
+from dstack.model.s3_place import parse_place
 from dstack.store import condemned, deleting
 from dstack.store import pruning as store_pruning
 from dstack.store.artifacts import Missing, load, save
 from dstack.store.folder import FolderStore
 from dstack.store.memory import MemoryStore
+from dstack.store.s3 import S3Store
 from dstack.store.scanning import Tree
-from dstack.store.store import Store
+from dstack.store.store import Head, Sent, Source, Store, unwatched
+from tests.s3_server import S3Server
 
 RUN = "fast-rabbit-1.0123456789ab"
 DAY = timedelta(days=1)
@@ -327,3 +331,46 @@ def test_what_a_look_shows_is_what_then_happens(here: Place) -> None:
     found = store_pruning.look(here.store, NOBODY)
     assert (found.condemn.objects, found.waiting.objects, found.due.objects) == (0, 0, 2)
     assert here.prune() == 2
+
+
+class Aged(S3Store):
+    """A bucket on a server whose clock can't be moved: what is there is as many days older as tests say."""
+
+    days: dict[str, float] = {}
+
+    def older(self, days: float) -> None:
+        for head in list(super().list("")):
+            self.days[head.key] = self.days.get(head.key, 0.0) + days
+
+    def put(self, key: str, data: bytes | Source, *, if_absent: bool = False, sent: Sent = unwatched) -> bool:
+        self.days.pop(key, None)
+        return super().put(key, data, if_absent=if_absent, sent=sent)
+
+    def head(self, key: str) -> Head | None:
+        head = super().head(key)
+        return head and self._aged(head)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[Head]:
+        return (self._aged(head) for head in super().list(prefix, after=after))
+
+    def _aged(self, head: Head) -> Head:
+        return head._replace(modified=head.modified - DAY * self.days.get(head.key, 0.0))
+
+
+def test_a_bucket_is_pruned_like_any_store(here: Place, s3: S3Server) -> None:
+    url = s3.url(prefix="some/where")
+    store = Aged(parse_place(url), url=url, within="repo-1/")
+    store.days = {}
+    lost, kept = here.save("lost", store), here.save("kept", store)
+    store.put(keys.chunk(keys.log(RUN, "0123456789ab", 1), 0), b"text")
+    again: list[bool] = []
+    for days in (8, 2, 2):
+        store.older(days)
+        alive = store_pruning.living(store, {kept}, NOBODY)
+        again.append(store_pruning.delete(store, alive, lambda _count: None).objects > 0)
+        condemned.write(store, store_pruning.look(store, alive).fresh, "somebody")
+    assert again == [False, True, False]
+    assert {head.key for head in store.list("manifests/")} == {keys.manifest(kept)}
+    assert load(store, kept).entries
+    assert not store.head(keys.manifest(lost))
+    assert not [head.key for folder in ("logs/", "condemned/", "deleting/") for head in store.list(folder)]

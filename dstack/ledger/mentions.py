@@ -36,12 +36,22 @@ def tagged(objects: Objects, found: Mapping[str, str]) -> set[str]:
 
 def _blobs(objects: Objects, ref: str, oid: str) -> Iterator[str]:
     if refs.parse_run_branch(ref):
-        for commit in objects.history(oid, _GENERATIONS):
+        for commit in _chain(objects, oid):
             yield from _named(objects, commit, (RUN,))
     elif refs.parse_tag(ref):
         yield from _named(objects, objects.peeled(oid), (TAG_FILE, RUN))
     elif refs.parse_note(ref) or refs.parse_assignment(ref):
         yield from _all(objects, objects.commit(oid, ref).tree)
+
+
+def _chain(objects: Objects, tip: str) -> Iterator[str]:
+    """A branch from its tip to its root. Raises Damaged where a part is missing: it may mention something."""
+    for _ in range(_GENERATIONS):
+        yield tip
+        parents = objects.commit(tip, "a run's branch").parents
+        if not parents:
+            return
+        tip = parents[0]
 
 
 def _named(objects: Objects, commit: str, names: Collection[bytes]) -> Iterator[str]:
