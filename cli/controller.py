@@ -85,9 +85,9 @@ def _serve_many(source: Source, *, only_check: bool) -> int:
     fleet = Fleet()
     door = HttpDoor(fleet)
     service = Service(source, fleet, door)
-    service.begin()
     on_signals(service.stop)
     on_signals(service.reload, (signal.SIGHUP,))
+    service.begin()
     tell(f"Controller of {', '.join(one.name for one in fleet.summary()) or 'no repository yet'}")
     if left := service.run():
         tell(f"Ended without waiting longer for {', '.join(left)}")

@@ -61,10 +61,14 @@ class Seat(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """What daemons of one process share; `longest`: seconds that what fails waits at most."""
+    """What daemons of one process share; `longest`: seconds that what fails waits at most.
+
+    `watch`: whether the files of a remote on this machine are watched: each takes one of the few watches of a user.
+    """
 
     timers: BackgroundScheduler | None = None
     longest: float | None = None
+    watch: bool = True
 
 
 def controller_daemon(
@@ -87,11 +91,12 @@ def controller_daemon(
         ledger=GitLedger(cache),
         store=seen.store_url,
         open_store=opened,
-        watched=remote.path,
+        watched=remote.path if shared.watch else None,
         reach=remote.reach,
         poll=POLL_SECONDS[remote.reach] if poll is None else poll,
         only=only,
         personal=layers_of(os.environ),
+        objects=lambda: cache.objects,
         open_archive=lambda: Archive(Cache(folder, remote.url, context=remote.context(folder))),
         reporter=None if only else reporting(session.code.url, remote.context(session.place), opened),
         timers=shared.timers,

@@ -22,8 +22,11 @@ LOG = logging.getLogger(__name__)
 
 # So often it is looked whether a file has changed.
 LOOK_SECONDS = 2.0
+END_SECONDS = 5.0
 # Of all remotes elsewhere together, unless the file says how often each is looked at: a look starts a process.
 POLLS_PER_SECOND = 10.0
+# A watch wakes 200 times a second, and Linux gives a user 128 (inotify(7)): with more, all are only polled.
+MOST_WATCHED = 16
 
 
 class Door(Protocol):
@@ -83,9 +86,10 @@ class Service:
         """Until stopped. The names of those that did not end in time."""
         watcher = threading.Thread(target=self._watch, name="configuration", daemon=True)
         watcher.start()
-        left = self._fleet.run()
+        self._ended.wait()
+        watcher.join(END_SECONDS)
         self._door.stop()
-        return left
+        return self._fleet.run()
 
     def reload(self) -> None:
         """Read the source again, and try at once what has failed."""
@@ -129,7 +133,8 @@ class Service:
 def repositories(places: Sequence[Place], door: Door) -> tuple[Repository, ...]:
     """What a fleet is told to serve."""
     away = sum(1 for place in places if place.remote.path is None)
-    return tuple(_repository(_paced(place, away), door) for place in places)
+    watch = len(places) - away <= MOST_WATCHED
+    return tuple(_repository(_paced(place, away), door, watch=watch) for place in places)
 
 
 def _paced(place: Place, away: int) -> Place:
@@ -141,7 +146,7 @@ def _paced(place: Place, away: int) -> Place:
     return replace(place, entry=replace(place.entry, poll=poll))
 
 
-def _repository(place: Place, door: Door) -> Repository:
+def _repository(place: Place, door: Door, *, watch: bool) -> Repository:
     name = place.entry.name
 
     def opened(timers: BackgroundScheduler) -> ControllerDaemon | None:
@@ -152,10 +157,10 @@ def _repository(place: Place, door: Door) -> Repository:
         if seen.settings.store is None:
             open_store(seen.store_url, seen.repository, create=True)
         door.known(name, seen.repository)
-        shared = Shared(timers=timers, longest=LONGEST_SECONDS)
+        shared = Shared(timers=timers, longest=LONGEST_SECONDS, watch=watch)
         daemon = controller_daemon(session, seen, poll=place.entry.poll, shared=shared)
         daemon.tell(lambda: door.changed(name))
         return daemon
 
-    terms = (place.entry, place.remote.url, place.code.url)
+    terms = (place.entry, place.remote.url, place.code.url, watch)
     return Repository(name=name, url=place.remote.url, terms=terms, open=opened)

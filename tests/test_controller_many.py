@@ -2,23 +2,29 @@
 
 import json
 import logging
+import signal
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from cli.fleet import Service
-from cli.fleet_config import File
+from cli.fleet import MOST_WATCHED, NoDoor, Service, repositories
+from cli.fleet_config import File, Options
 from cli.fleet_door import HttpDoor
+from controller.configuration import Entry
 from controller.fleet import NOT_YET, Fleet, Standing
 from dstack.model import refs
 from dstack.model.hookpath import hook_path
 from tests.calls import desk, stored_desk
 from tests.daemons import wait_until
 from tests.git_servers import free_port
+from tests.installed import ROOT
 from tests.repositories import bare, sh
 
 
@@ -118,6 +124,50 @@ def test_the_check_says_of_each_whether_it_can_be_served(tmp_path: Path, capsys:
     assert answer.code == 0
     assert answer.out.endswith(f" webhooks arrive at /hooks/{hook_path('s3cret', 'remote')}\n")
     assert at.dstack("controller", "--repo", str(at.remote), "--check").code == 0
+
+
+def test_signals_reach_the_process_and_its_log_says_which_repository_is_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored_desk(tmp_path / "one", capsys)
+    config = tmp_path / "controller.yaml"
+    config.write_text("repositories: [{url: one/remote.git, name: acme/one}, {url: none.git, name: none}]")
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        words = [sys.executable, "-m", "dstack", "controller", "--config", str(config)]
+        process = subprocess.Popen(words, cwd=ROOT, stderr=file)
+    try:
+        wait_until(lambda: "acme/one: served" in log.read_text() and "none: the state remote" in log.read_text())
+        config.write_text("repositories: [{url: one/remote.git, name: acme/one}]")
+        process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "none: no longer served" in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("address", "count", "poll", "watched"),
+    [
+        ("https://host/acme/x{}", 20, 2.0, True),
+        ("https://host/acme/x{}", 60, 6.0, True),
+        ("https://github.com/acme/x{}", 40, 5.0, True),
+        ("/srv/x{}.git", MOST_WATCHED, 2.0, True),
+        ("/srv/x{}.git", MOST_WATCHED + 1, 2.0, False),
+    ],
+)
+def test_the_more_there_are_the_more_rarely_each_is_looked_at(
+    address: str, count: int, poll: float, *, watched: bool
+) -> None:
+    places = Options(urls=tuple(map(address.format, range(count))), base=Path("/")).read().places
+    entry, url, _, watch = cast("tuple[Entry, str, str, bool]", repositories(places, NoDoor())[-1].terms)
+    assert (entry.poll, watch) == (poll, watched)
+    assert url == address.format(count - 1)
+    (slow,) = Options(urls=(address.format(0),), base=Path("/"), poll=60.0).read().places
+    assert cast("tuple[Entry]", repositories([slow, *places[1:]], NoDoor())[0].terms)[0].poll == 60.0
 
 
 @pytest.mark.parametrize(
