@@ -127,7 +127,7 @@ def test_a_run_that_there_is_not(at: Desk) -> None:
         (["run", "hello", "--var", "x"], "write NAME=VALUE"),
         (["stop"], "name runs or jobs"),
         (["status", "--last", "0"], "Invalid value"),
-        (["logs", "x", "-f", "-n", "1"], "--follow shows all that comes"),
+        (["logs", "x", "-f", "--attempt", "1"], "leave out --attempt"),
     ],
 )
 def test_wrong_usage_is_exit_code_2(at: Desk, args: list[str], hint: str) -> None:

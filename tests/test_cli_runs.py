@@ -121,7 +121,8 @@ def test_logs_of_a_run(at: Desk) -> None:
     records = [json.loads(line) for line in at.dstack("logs", "first", "--json").out.splitlines()]
     assert [record.keys() for record in records] == [{"job", "attempt", "seq", "at", "stream", "text"}] * 2
     assert [record["text"] for record in records] == ["trained with 0.1", "trained with 0.2"]
-    assert at.dstack("logs", "first", "-f", "--tail", "1").code == 2
+    assert at.dstack("logs", "first", "-f", "--tail", "0").out == ""
+    assert at.dstack("logs", "first", "-f", "--attempt", "1").code == 2
     assert at.dstack("logs", "first", "-f", "--since", "2099-01-01").out == ""
     assert at.dstack("logs", "first", "--attempt", "2").code == 1
 
