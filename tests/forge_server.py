@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import httpx
 
@@ -58,7 +58,9 @@ class Reply:
 
 @dataclass
 class FakeForge:
-    """`faults` are answered first, one a request, to requests that `failing` matches. `users` by token."""
+    """`faults` are answered first, one a request, to requests that `failing` matches.
+    `users` by token; `open`: pull requests, with where they go.
+    """
 
     kind: ForgeKind = ForgeKind.GITHUB
     users: dict[str, str] = field(default_factory=lambda: {TOKEN: "dstack-bot"})
@@ -68,6 +70,7 @@ class FakeForge:
     statuses: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     comments: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
     hooks: dict[int, dict[str, Any]] = field(default_factory=dict)
+    open: dict[int, str] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     failing: str = ""
     asked: list[Request] = field(default_factory=list)
@@ -144,9 +147,11 @@ class FakeForge:
             return self._thread(request, int(match[1]), user)
         if match := re.fullmatch(r"/issues/comments/([0-9]+)", below):
             return self._one_comment(request, int(match[1]), user, "PATCH")
+        if below == "/pulls" and request.query["state"] == "open":
+            return Reply(list_=[{"number": pull, "base": {"ref": base}} for pull, base in self.open.items()])
         return self._hook(request, below, "PATCH")
 
-    def _gitlab(self, request: Request, below: str, user: str) -> Reply:
+    def _gitlab(self, request: Request, below: str, user: str) -> Reply:  # noqa: PLR0911 (one a path)
         method, body = request.method, request.body
         if below == "":
             return Reply(body={"permissions": {"project_access": {"access_level": 40}, "group_access": None}})
@@ -158,6 +163,8 @@ class FakeForge:
             return self._thread(request, int(match[1]), user)
         if match := re.fullmatch(r"/merge_requests/[0-9]+/notes/([0-9]+)", below):
             return self._one_comment(request, int(match[1]), user, "PUT")
+        if below == "/merge_requests" and request.query["state"] == "opened":
+            return Reply(list_=[{"iid": pull, "target_branch": base} for pull, base in self.open.items()])
         return self._hook(request, below, "PUT")
 
     def _gitlab_status(self, commit: str, body: dict[str, Any]) -> Reply:
@@ -267,7 +274,8 @@ class _Handler(BaseHTTPRequestHandler):
             page = int(request.query.get("page", "1"))
             body = reply.list_[(page - 1) * size : page * size]
             if len(reply.list_) > page * size:
-                url = f"{self.server.forge.address}{request.path}?per_page={size}&page={page + 1}"
+                query = urlencode({**request.query, "per_page": size, "page": page + 1})
+                url = f"{self.server.forge.address}{request.path}?{query}"
                 headers["Link"] = f'<{url}>; rel="next"'
         data = b"" if reply.status == 204 else json.dumps(body).encode()
         mark = f'"{hashlib.sha256(data).hexdigest()[:16]}"'

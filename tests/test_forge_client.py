@@ -122,6 +122,11 @@ def test_lists_are_read_page_by_page_and_not_for_ever(fake: FakeForge, http: htt
     assert len(fake.asked) == MOST_PAGES
 
 
+def test_a_forge_says_where_pull_requests_go(fake: FakeForge, http: httpx.Client) -> None:
+    fake.page, fake.open = 2, {1: "main", 2: "release/1", 7: "main"}
+    assert opened(fake, http).bases() == fake.open
+
+
 def test_what_did_not_change_is_not_sent_again(fake: FakeForge, http: httpx.Client) -> None:
     forge = opened(fake, http)
     forge.post(STATUS)

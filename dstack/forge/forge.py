@@ -87,6 +87,10 @@ class Forge(Protocol):
         """Take it away; it may be gone already."""
         ...
 
+    def bases(self) -> Mapping[int, str]:
+        """The branch that each open pull request is to be merged into, by number; of very many the newest."""
+        ...
+
     def hooks(self) -> Mapping[int, str]:
         """The URLs of the project's webhooks, by id."""
         ...

@@ -66,6 +66,15 @@ class _Repository(msgspec.Struct):
     permissions: _Rights | None = None
 
 
+class _Base(msgspec.Struct):
+    ref: str
+
+
+class _Pull(msgspec.Struct):
+    number: int
+    base: _Base
+
+
 class _Anything(msgspec.Struct):
     """An answer that nobody needs."""
 
@@ -161,6 +170,11 @@ class GitHub:
             self._client.delete(f"{self._place.path}/issues/comments/{comment}")
         except Absent:
             return
+
+    def bases(self) -> Mapping[int, str]:
+        """See Forge."""
+        pages = self._client.pages(f"{self._place.path}/pulls?state=open", list[_Pull])
+        return {one.number: one.base.ref for page in pages for one in page}
 
     def hooks(self) -> Mapping[int, str]:
         """See Forge."""

@@ -61,6 +61,11 @@ class _Project(msgspec.Struct):
     permissions: _Rights | None = None
 
 
+class _Merge(msgspec.Struct):
+    iid: int
+    target_branch: str
+
+
 class _Anything(msgspec.Struct):
     """An answer that nobody needs."""
 
@@ -152,6 +157,11 @@ class GitLab:
             self._client.delete(f"{self._notes(pull)}/{comment}")
         except Absent:
             return
+
+    def bases(self) -> Mapping[int, str]:
+        """See Forge."""
+        pages = self._client.pages(f"{self._place.path}/merge_requests?state=opened", list[_Merge])
+        return {one.iid: one.target_branch for page in pages for one in page}
 
     def hooks(self) -> Mapping[int, str]:
         """See Forge."""
