@@ -10,12 +10,15 @@ from cli.remote_session import open_remote
 from dstack.model.errors import DstackError
 from dstack.model.hookpath import HOOKS, hook_path
 from dstack.store import parallel
+from webhooks.address import parse_address
 
 AT_ONCE = 8
 
 
 def check(wanted: Wanted) -> int:
-    """Print what was found; the exit code."""
+    """Print what was found; the exit code. Raises Invalid where the address to listen at is none."""
+    if wanted.http:
+        parse_address(wanted.http)
     found: dict[str, tuple[Check, ...]] = {}
 
     def look(place: Place) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cli.session import Seen, seen_by
 from dstack.ledger.cache import Cache
-from dstack.ledger.remote import Remote, find_remote
+from dstack.ledger.remote import Remote
 from dstack.model.errors import Failed
 from dstack.personal import state_folder
 
@@ -45,8 +45,3 @@ def open_remote(remote: Remote, code: Remote | None = None) -> RemoteSession:
 def place_of(remote: Remote) -> Path:
     """Its own folder among the user's state."""
     return state_folder(os.environ) / "controller" / hashlib.sha256(os.fsencode(remote.url)).hexdigest()[:12]
-
-
-def remote_of(url: str, base: Path) -> Remote:
-    """The remote at an address; a path is meant from the folder `base`. Raises Invalid."""
-    return find_remote(url, base)

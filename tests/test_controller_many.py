@@ -124,6 +124,9 @@ def test_the_check_says_of_each_whether_it_can_be_served(tmp_path: Path, capsys:
     assert answer.code == 0
     assert answer.out.endswith(f" webhooks arrive at /hooks/{hook_path('s3cret', 'remote')}\n")
     assert at.dstack("controller", "--repo", str(at.remote), "--check").code == 0
+    answer = at.dstack("controller", "--repo", str(at.remote), "--http", "nowhere", "--check")
+    assert answer.code == 1
+    assert "nowhere" in answer.err
 
 
 def test_signals_reach_the_process_and_its_log_says_which_repository_is_meant(
