@@ -191,6 +191,22 @@ def test_settings_and_attributes_of_a_repository_have_no_say_in_it(here: Place, 
     assert not (tmp_path / "called").exists()
 
 
+def test_a_commit_of_the_code_is_its_signers_whatever_headers_it_has_and_else_nobodys(
+    here: Place, tmp_path: Path
+) -> None:
+    top, one = here.code.top, verifier(tmp_path, f"{MAIL} {ssh_key().public}")
+    key = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={ssh_key().path}")
+    sh(top, *key, "commit", "--quiet", "-S", "--allow-empty", "-m", "beside")
+    head = sh(top, "rev-parse", "HEAD")
+    assert one.signer_of_code(here.cache.objects, head) == MAIL
+    assert one.signer_of_code(here.cache.objects, sh(top, "rev-parse", "HEAD^")) == ""
+    assert one.signer_of_code(here.cache.objects, "0" * 40) == ""
+    raw_commit = here.cache.objects.raw_commit(head)
+    with pytest.raises(Distrusted, match="none of a run's"):
+        signed_of(raw_commit.replace(b"\nauthor ", b"\nmergetag x\nauthor ", 1))
+    assert signed_of(raw_commit.replace(b"\nauthor ", b"\nmergetag x\nauthor ", 1), ours=False).payload
+
+
 def test_a_key_of_an_agent_and_a_literal_one_sign_too(
     here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

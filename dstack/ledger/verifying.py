@@ -1,6 +1,7 @@
 """Verifies signed commits: the one home of ssh-keygen and gpg. No git setting of anybody's has a say in it."""
 
 import hashlib
+import logging
 import os
 import subprocess
 import tempfile
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstack.ledger.objects import Objects
-from dstack.model.errors import Failed
+from dstack.model.errors import DstackError, Failed
 from dstack.model.problems import shown
 from dstack.model.signature import (
     NAMESPACE,
@@ -24,6 +25,8 @@ from dstack.model.signature import (
     signed_of,
     ssh_refusal,
 )
+
+LOG = logging.getLogger(__name__)
 
 TIMEOUT = 30.0
 # A key that is taken out of the file counts no more at once; one that expires, or is revoked in a keyring, after this.
@@ -60,13 +63,21 @@ class Verifier:
     file: SignersFile
     clock: Callable[[], float] = field(default=time.monotonic)
     processes: int = 0
-    _known: dict[tuple[str, bytes], tuple[float, str, str]] = field(default_factory=dict)
+    _known: dict[tuple[str, bytes, bool], tuple[float, str, str]] = field(default_factory=dict)
 
     def check_chain(self, objects: Objects, tip: str) -> tuple[str, ...]:
         """Who signed the commits of a run's branch, root first. Raises Distrusted, Failed, Invalid, Damaged."""
         allowed = self.allowed()
         chain = tuple(_chain(objects, tip))
         return tuple(self._signer(objects, oid, allowed) for oid in reversed(chain))
+
+    def signer_of_code(self, objects: Objects, commit: str) -> str:
+        """Who signed a commit of the code; empty where nobody did whose signature can be verified."""
+        try:
+            return self._signer(objects, commit, self.allowed(), ours=False)
+        except DstackError as error:
+            LOG.info("the commit %s counts as nobody's: %s", commit[:12], error)
+            return ""
 
     def allowed(self) -> Allowed:
         """Who may sign now. Raises Failed, Invalid."""
@@ -79,28 +90,28 @@ class Verifier:
             raise Failed(msg)
         return Allowed(signers=found, revoked=revoked, digest=digest)
 
-    def signer_of(self, commit: bytes, allowed: Allowed) -> str:
-        """Who signed a raw commit object. Raises Distrusted, Failed."""
-        signed = signed_of(commit)
+    def signer_of(self, commit: bytes, allowed: Allowed, *, ours: bool = True) -> str:
+        """Who signed a raw commit object; `ours`: one of a run. Raises Distrusted, Failed."""
+        signed = signed_of(commit, ours=ours)
         with tempfile.TemporaryDirectory(prefix="dstack-verify-") as name:
             place = Path(name)
             (place / "signature").write_bytes(signed.signature)
             return self._gpg(place, signed, allowed) if signed.kind is Kind.GPG else self._ssh(place, signed, allowed)
 
-    def _signer(self, objects: Objects, oid: str, allowed: Allowed) -> str:
+    def _signer(self, objects: Objects, oid: str, allowed: Allowed, *, ours: bool = True) -> str:
         now = self.clock()
-        until, who, why = self._known.get((oid, allowed.digest), (now, "", ""))
+        until, who, why = self._known.get((oid, allowed.digest, ours), (now, "", ""))
         if until <= now:
-            who, why = self._look(objects, oid, allowed)
+            who, why = self._look(objects, oid, allowed, ours=ours)
             self._known = {key: one for key, one in self._known.items() if one[0] > now}
-            self._known[oid, allowed.digest] = (now + (BAD_SECONDS if why else GOOD_SECONDS), who, why)
+            self._known[oid, allowed.digest, ours] = (now + (BAD_SECONDS if why else GOOD_SECONDS), who, why)
         if why:
             raise Distrusted(why)
         return who
 
-    def _look(self, objects: Objects, oid: str, allowed: Allowed) -> tuple[str, str]:
+    def _look(self, objects: Objects, oid: str, allowed: Allowed, *, ours: bool) -> tuple[str, str]:
         try:
-            return self.signer_of(objects.raw_commit(oid), allowed), ""
+            return self.signer_of(objects.raw_commit(oid), allowed, ours=ours), ""
         except Distrusted as error:
             return "", f"commit {oid[:12]}: {error}"
 

@@ -95,8 +95,11 @@ def parse_signers(data: bytes, path: str) -> Signers:
     return Signers(ssh="".join(f"{line}\n" for line in ssh).encode(), gpg=gpg)
 
 
-def signed_of(commit: bytes) -> Signed:
-    """What was signed of the raw commit object, and by what. Raises Distrusted."""
+def signed_of(commit: bytes, *, ours: bool = True) -> Signed:
+    """What was signed of the raw commit object, and by what. Raises Distrusted.
+
+    `ours`: it is one of a run's branch, which has no headers but those that dstack writes.
+    """
     head, blank, message = commit.partition(b"\n\n")
     kept: list[bytes] = []
     signature: list[bytes] = []
@@ -109,7 +112,7 @@ def signed_of(commit: bytes) -> Signed:
         inside = name == b"gpgsig"
         if inside and signature:
             raise Distrusted("it has two signatures")  # noqa: TRY003, EM101 (a clause)
-        if not inside and name not in _HEADERS:
+        if ours and not inside and name not in _HEADERS:
             msg = f"its header {shown(name.decode(errors='replace'))} is none of a run's"
             raise Distrusted(msg)
         (signature if inside else kept).append(value if inside else line)
