@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from dstack.ledger import mentions
 from dstack.ledger.archive import Archive, bring
@@ -75,6 +76,7 @@ def test_a_purged_run_leaves_nothing_behind_and_the_others_are_whole(here: Place
     assert refs.ARCHIVE not in here.cache.remote_refs([refs.ARCHIVE])
 
 
+@pytest.mark.parametrize("here", [True], ids=["away"], indirect=True)
 def test_who_archives_while_a_run_is_purged_makes_it_lose_and_it_is_done_again(here: Place) -> None:
     other = archived(here, "fast-fox-1", "fast-fox-2")
     key = next(key for key in other.runs() if key.name == "fast-fox-1")
@@ -93,6 +95,7 @@ def test_who_archives_while_a_run_is_purged_makes_it_lose_and_it_is_done_again(h
     assert sorted(key.name for key in controller.runs()) == ["fast-fox-2", "fast-fox-3"]
 
 
+@pytest.mark.parametrize("here", [False], ids=["here"], indirect=True)
 def test_every_digest_of_runs_notes_and_tags_counts_as_mentioned(here: Place) -> None:
     finish(here, "fast-fox-1")
     seen = here.ledger.observe()
