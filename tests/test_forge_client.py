@@ -2,7 +2,10 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.forge.answers import LONGEST, Absent, Denied, Head, asked_wait, error_of, exhausted
-from dstack.forge.client import LIMIT, MOST_PAGES, Client
+from dstack.forge.client import LIMIT, MOST_PAGES, Client, open_http
 from dstack.forge.forge import Forge, Hook
 from dstack.forge.opening import forge_at
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.forge import ForgeKind
 from dstack.model.reports import CommitStatus, State
 from tests.forge_server import TOKEN, FakeForge, Fault, plain_http, serving
+from tests.tls import TlsFront, certified, trusting
 
 COMMIT = "c" * 40
 OLD, NEW = "0ld", "n3w"
@@ -219,6 +223,25 @@ def test_the_token_is_in_no_message_and_no_log(
         said.append(str(caught.value))
     assert len(said) == 6
     assert TOKEN not in "".join([*said, caplog.text])
+
+
+def test_an_authority_must_be_the_systems_or_the_one_that_is_named(
+    hub: FakeForge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, words in (("good", ""), ("expired", "expired"), ("host", "127.0.0.1"), ("stranger", "SSL_CERT_FILE")):
+        front = TlsFront(int(hub.address.rpartition(":")[2]), certified("good" if kind == "stranger" else kind))
+        monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+        if kind != "stranger":
+            monkeypatch.setenv("SSL_CERT_FILE", str(trusting(tmp_path / "authority.pem")))
+        place = replace(hub.place, api=f"https://127.0.0.1:{front.port}")
+        with closing(forge_at(place, TOKEN, open_http())) as forge:
+            if words:
+                with pytest.raises(Unavailable, match=words):
+                    forge.check()
+            else:
+                assert "written to" in forge.check()
+        front.close()
+    assert len(hub.asked) == 1
 
 
 # What is answered, how long it asks to wait.

@@ -153,7 +153,9 @@ class Client:
             msg = f"{url} is no address that can be asked: {error}"
             raise Failed(msg) from error
         except (httpx.HTTPError, httpx.StreamError, ssl.SSLError, OSError, ValueError) as error:
-            msg = f"{method} {url}: the forge can't be reached: {self._said(str(error) or type(error).__name__)}"
+            why = self._said(str(error) or type(error).__name__)
+            trust = "; SSL_CERT_FILE names an authority of your own" if "CERTIFICATE_VERIFY_FAILED" in why else ""
+            msg = f"{method} {url}: the forge can't be reached: {why}{trust}"
             raise Unavailable(msg, away=True) from error
         head = Head(status=answer.status_code, headers=found, message="" if good else self._message(data))
         return head, _Page(data=data, next=self._next(url, link) if good else None)
