@@ -23,7 +23,7 @@ from dstack.model import refs
 from dstack.model.hookpath import hook_path
 from tests.calls import desk, stored_desk
 from tests.daemons import wait_until
-from tests.git_servers import free_port
+from tests.git_servers import HttpServer, free_port, running
 from tests.installed import ROOT
 from tests.repositories import bare, sh
 
@@ -103,6 +103,33 @@ def test_each_is_served_when_it_can_be_and_the_list_may_change(
     assert refs.ID in other.refs()
     places = list((Path.home() / ".local/state/dstack/controller").glob("*/controller/objects"))
     assert len(places) == 3
+
+
+def test_a_password_comes_from_gits_own_helper_or_a_file_of_the_owner_and_is_told_nowhere(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    desks = [stored_desk(tmp_path / name, capsys) for name in ("one", "two")]
+    server = HttpServer(tmp_path)
+    login = server.url("one/remote.git").removesuffix("one/remote.git")
+    (tmp_path / "logins").write_text(login)
+    (tmp_path / "gitconfig").write_text(f"[credential]\nhelper = store --file={tmp_path}/logins\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    urls = [f"{login}one/remote.git", server.plain_url("two/remote.git")]
+    with running(server):
+        many = controllers(tmp_path, f"repositories:\n- '{urls[0]}'\n- '{urls[1]}'")
+        with many.running():
+            wait_until(lambda: many.failure("one/remote") is None and many.failure("two/remote") is None)
+            for at in desks:
+                assert at.dstack("run", "hello", "-d", "-y").code == 0
+                wait_until(lambda: any(ref.endswith("/controller") for ref in at.refs()))  # noqa: B023 (at once)
+    told = capsys.readouterr()
+    assert "pl4nted" not in caplog.text + told.out + told.err
+    for path in (Path.home() / ".local/state").rglob("*"):
+        assert not path.is_file() or b"pl4nted" not in path.read_bytes(), path
 
 
 def test_the_check_says_of_each_whether_it_can_be_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
