@@ -42,12 +42,20 @@ class Cache:
     `objects` reads and writes what is in it. Objects written are kept until `tidy` finds them old and unreachable.
     """
 
-    def __init__(self, path: Path, url: str, *, borrow: Path | None = None, context: Context | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        url: str,
+        *,
+        borrow: Path | None = None,
+        lenders: Sequence[Path] = (),
+        context: Context | None = None,
+    ) -> None:
         """Open, or create, the cache at `path` (an absolute one) of the remote at `url`.
 
-        `borrow`: a folder of objects (of the user's repository) that needn't be copied; those of a remote on this
-        machine are borrowed anyway. `context`: how git runs (time limit, prompts), and how the remote is reached.
-        Raises Failed where the folder can't be written.
+        `borrow`: a folder of objects (of the user's repository) that needn't be copied, and `lenders` more of them;
+        those of a remote on this machine are borrowed anyway. `context`: how git runs (time limit, prompts), and how
+        the remote is reached. Raises Failed where the folder can't be written.
         """
         self.path = path
         self.url = url
@@ -57,7 +65,8 @@ class Cache:
         self._loose = 0
         self._local = LocalRefs(Path(url)) if Path(url).is_absolute() else None
         self._pushes = self._hung = 0
-        self._lenders = tuple(dict.fromkeys(one for one in (borrow, self._local and Path(url) / "objects") if one))
+        lent = (borrow, *lenders, self._local and Path(url) / "objects")
+        self._lenders = tuple(dict.fromkeys(one for one in lent if one))
         self.objects: Objects
         self._marks: object = None
         self._open()

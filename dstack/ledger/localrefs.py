@@ -6,7 +6,7 @@ What did not change since the last look is not read again. git's own rules hold:
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dstack.model import refs
@@ -17,8 +17,6 @@ MALFORMED = "0" * 40
 _UNPOLLED = "refs/dstack/snapshots"
 # A file's time, inode and size tell that it has changed; nobody's clock is that fine for ever, so look again (seconds).
 _TRUSTED = 3.0
-_PATTERNS = tuple(pattern.removeprefix("+").partition("*")[0] for pattern in refs.POLLED)
-_FOLDERS = tuple(sorted({pattern.rpartition("/")[0] for pattern in _PATTERNS} - {"refs/heads"}))
 
 _Mark = tuple[int, int, int]
 
@@ -26,9 +24,11 @@ _Mark = tuple[int, int, int]
 class LocalRefs:
     """For one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
-        """`path`: the git folder."""
+    def __init__(self, path: Path, polled: Sequence[str] = refs.POLLED) -> None:
+        """`path`: the git folder. `polled`: refspecs, each with one `*` at the end of either side."""
         self._path = path
+        self._patterns = tuple(pattern.removeprefix("+").partition("*")[0] for pattern in polled)
+        self._folders = tuple(sorted({pattern.rpartition("/")[0] for pattern in self._patterns}))
         self._loose: dict[str, tuple[_Mark, str]] = {}
         self._packed: tuple[_Mark | None, dict[str, str]] = (None, {})
         self._read_at = -_TRUSTED
@@ -50,8 +50,8 @@ class LocalRefs:
         return {**self._read_packed(), **{name: _oid(text) for name, text in loose.items()}}
 
     def _read_loose(self) -> Iterator[tuple[str, tuple[_Mark, str]]]:
-        for folder in _FOLDERS:
-            for name, mark in _walk(f"{self._path}/", folder):
+        for folder in self._folders:
+            for name, mark in _walk(f"{self._path}/", folder, self._patterns):
                 known = self._loose.get(name)
                 if known is not None and known[0] == mark:
                     yield name, known
@@ -66,7 +66,7 @@ class LocalRefs:
             self._packed = (None, {})
         else:
             if mark != self._packed[0]:
-                self._packed = (mark, _parse_packed(_text(file) or ""))
+                self._packed = (mark, _parse_packed(_text(file) or "", self._patterns))
         return self._packed[1]
 
 
@@ -74,7 +74,7 @@ def _oid(text: str) -> str:
     return text.strip() if _OID.fullmatch(text) else MALFORMED
 
 
-def _walk(root: str, folder: str) -> Iterator[tuple[str, _Mark]]:
+def _walk(root: str, folder: str, patterns: tuple[str, ...]) -> Iterator[tuple[str, _Mark]]:
     try:
         with os.scandir(root + folder) as entries:
             found = list(entries)
@@ -84,18 +84,18 @@ def _walk(root: str, folder: str) -> Iterator[tuple[str, _Mark]]:
         name = f"{folder}/{entry.name}"
         if entry.is_dir(follow_symlinks=False):
             if name != _UNPOLLED:
-                yield from _walk(root, name)
-        elif not name.endswith(".lock") and name.startswith(_PATTERNS):
+                yield from _walk(root, name, patterns)
+        elif not name.endswith(".lock") and name.startswith(patterns):
             try:
                 yield name, _mark(entry.stat(follow_symlinks=False))
             except OSError:
                 continue  # gone since: deleted, or packed, and then it is found there
 
 
-def _parse_packed(text: str) -> dict[str, str]:
+def _parse_packed(text: str, patterns: tuple[str, ...]) -> dict[str, str]:
     """Source: gitrepository-layout(5). Lines of comments (`#`) and peeled tags (`^`) are left out."""
     lines = (line.partition(" ") for line in text.splitlines() if line[:1] not in "#^")
-    return {name: oid for oid, _, name in lines if name.startswith(_PATTERNS)}
+    return {name: oid for oid, _, name in lines if name.startswith(patterns)}
 
 
 def _mark(found: os.stat_result) -> _Mark:

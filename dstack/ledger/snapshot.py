@@ -54,7 +54,7 @@ def take_snapshot(code: CodeRepository, cache: Cache, remote: Remote, choice: Ch
     cache.make_shallow(code.common / "shallow" if code.shallow else None)
     head = cache.objects.commit(code.head)
     found = WorkTree(tree=head.tree) if choice.only_committed else write_work_tree(code, cache.path, choice)
-    workflows = _file(cache.objects, found.tree, WORKFLOWS)
+    workflows = file_of(cache.objects, found.tree, WORKFLOWS)
     if workflows is None:
         raise _no_workflows(code)
     whole = not _holds_history(code, cache.objects, remote)
@@ -67,7 +67,7 @@ def take_snapshot(code: CodeRepository, cache: Cache, remote: Remote, choice: Ch
         branch=code.branch,
         url=code.url,
         workflows=workflows,
-        variables=_file(cache.objects, found.tree, VARIABLES),
+        variables=file_of(cache.objects, found.tree, VARIABLES),
         warnings=(*found.warnings, *told.warnings, *_more_warnings(code, cache.objects, found.tree)),
         travels=replace(told, untracked=len(found.untracked)),
         lfs=_lfs(code, cache.objects, remote, found.tree),
@@ -77,7 +77,7 @@ def take_snapshot(code: CodeRepository, cache: Cache, remote: Remote, choice: Ch
 def taken_before(code: CodeRepository, found: Objects, recorded: Code, run: str) -> Snapshot:
     """The snapshot of another run, which must be among the objects. Large files of LFS are where it has left them."""
     tree = found.commit(recorded.snapshot).tree
-    workflows = _file(found, tree, WORKFLOWS)
+    workflows = file_of(found, tree, WORKFLOWS)
     if workflows is None:
         msg = f"the code of run {run} has no {WORKFLOWS}: it can't be run again"
         raise Invalid(msg)
@@ -88,11 +88,24 @@ def taken_before(code: CodeRepository, found: Objects, recorded: Code, run: str)
         branch=recorded.branch,
         url=recorded.url,
         workflows=workflows,
-        variables=_file(found, tree, VARIABLES),
+        variables=file_of(found, tree, VARIABLES),
         warnings=(),
         travels=Travels(source=run),
         lfs=LfsObjects(top=code.top),
     )
+
+
+def file_of(found: Objects, tree: str, path: str) -> File | None:
+    """A file of the tree; None where there is none. Raises Invalid where there is something else in its place."""
+    folder, _, name = path.encode().partition(b"/")
+    entry = found.tree(tree).get(folder)
+    entry = found.tree(entry.oid).get(name) if entry and entry.folder else None
+    if entry is None:
+        return None
+    if entry.mode not in (FILE, EXECUTABLE):
+        msg = f"{path} is not a plain file: replace the link or folder by one"
+        raise Invalid(msg)
+    return File(oid=entry.oid, data=found.blob(entry.oid, path, limit=FILE_LIMIT))
 
 
 def _commit(found: Objects, code: CodeRepository, tree: str, *, whole: bool) -> str:
@@ -113,19 +126,6 @@ def _holds_history(code: CodeRepository, found: Objects, remote: Remote) -> bool
     # Of a remote elsewhere it is known by what was last fetched from there, or pushed.
     known = tracked(code, remote.name)
     return bool(known) and any(oid in known for oid in history)
-
-
-def _file(found: Objects, tree: str, path: str) -> File | None:
-    """A file of the tree. Raises Invalid where there is something else in its place."""
-    folder, _, name = path.encode().partition(b"/")
-    entry = found.tree(tree).get(folder)
-    entry = found.tree(entry.oid).get(name) if entry and entry.folder else None
-    if entry is None:
-        return None
-    if entry.mode not in (FILE, EXECUTABLE):
-        msg = f"{path} is not a plain file: replace the link or folder by one"
-        raise Invalid(msg)
-    return File(oid=entry.oid, data=found.blob(entry.oid, path, limit=FILE_LIMIT))
 
 
 def _no_workflows(code: CodeRepository) -> Invalid:
