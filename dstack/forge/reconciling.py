@@ -151,6 +151,7 @@ class Reconciler:
                 LOG.warning("this can't be reported: %s", error)
             self._failed[key] = (thing, now + GIVEN_UP)
             return PACE
+        news = self._failures == 0 or self.denied != isinstance(error, Denied)
         self._failures += 1
         self.denied = isinstance(error, Denied)
         wait = (DENIED_WAIT if self.denied else FIRST_WAIT) * 2.0 ** min(self._failures - 1, 10)
@@ -158,7 +159,8 @@ class Reconciler:
         asked = error.retry_after if isinstance(error, Unavailable) else None
         wait = min(LONGEST, max(wait, asked or 0.0))
         self._until = now + wait
-        self.tell("forge", f"runs go on, but can't be reported for now: {error}")
+        if news:
+            self.tell("forge", f"runs go on, but can't be reported for now: {error}")
         return wait
 
     def _forget(self, wanted: Reports) -> None:
