@@ -1,9 +1,14 @@
 """A ledger whose run branches are signed where the settings, or the user's git, say so."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from cli.session import Session
 from cli.terminal import can_ask
 from dstack.ledger.gitledger import GitLedger
-from dstack.ledger.signing import Signing, is_wanted
+from dstack.ledger.objects import Objects
+from dstack.ledger.signing import Signing, is_wanted, settings_of
+from dstack.ledger.verifying import SignersFile, Verifier
 from dstack.model.settings import Settings
 
 
@@ -18,3 +23,16 @@ def signing_of(session: Session, settings: Settings, *, prompt: bool = False) ->
     if not is_wanted(settings.sign, code.settings):
         return None
     return Signing(settings=code.settings, top=code.top, prompt=prompt)
+
+
+def signing_in(folder: Path, settings: Settings) -> Signing | None:
+    """The same for a daemon, which can ask nobody: by what git is set to where it works. Raises Failed, Unavailable."""
+    found = settings_of(folder) if settings.sign is not False else {}
+    return Signing(settings=found, top=folder) if is_wanted(settings.sign, found) else None
+
+
+def signer_of_code(settings: Settings) -> Callable[[Objects, str], str]:
+    """Tells whose signature a commit of the code bears: nobody's where this machine names no signers."""
+    if settings.signers is None:
+        return lambda _objects, _commit: ""
+    return Verifier(SignersFile(path=Path(settings.signers).expanduser())).signer_of_code

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.signed_ledger import signer_of_code, signing_in
 from controller.trusting import UNSET, Judged, Trusting
 from controller.turn import Controller, Pulses
 from dstack.ledger import records
@@ -155,3 +156,16 @@ def test_run_stop_and_resume_sign_where_git_is_set_up_to_and_a_failing_signer_is
     at.dstack("config", "set", "sign", "false", "--personal")
     run = json.loads(at.dstack("run", "hello", "--detach", "--json", "-y").out)["run"]
     assert "SIGNATURE" not in sh(at.remote, "cat-file", "commit", refs.run_branch(run))
+
+
+def test_a_controller_signs_with_what_git_is_set_to_where_it_works(here: Place, tmp_path: Path) -> None:
+    assert signing_in(here.code.top, Settings()) is None
+    sh(here.code.top, "config", "gpg.format", "ssh")
+    sh(here.code.top, "config", "user.signingkey", str(ssh_key().path))
+    assert signing_in(here.code.top, Settings(sign=False)) is None
+    made = signing_in(here.code.top, Settings())
+    assert made
+    write = made.writer(here.cache.objects, here.cache.context)
+    oid = write(here.cache.objects.write_tree({}), [], "a run")
+    assert signer_of_code(settings(tmp_path))(here.cache.objects, oid) == MAIL
+    assert signer_of_code(Settings())(here.cache.objects, oid) == ""
