@@ -4,6 +4,7 @@ The receiver has one core to itself; the deciding controller and who sends the d
 """
 
 import asyncio
+import functools
 import hashlib
 import hmac
 import json
@@ -98,9 +99,8 @@ async def send(port: int, deliveries: Iterator[bytes]) -> tuple[float, list[floa
     events = [asyncio.Event() for _ in range(CONNECTIONS)]
     began = time.perf_counter()
     for event in events:
-        await asyncio.get_running_loop().create_connection(
-            lambda event=event: Sender(deliveries, times, event), "127.0.0.1", port
-        )
+        made = functools.partial(Sender, deliveries, times, event)
+        await asyncio.get_running_loop().create_connection(made, "127.0.0.1", port)
     for event in events:
         await event.wait()
     return len(times) / (time.perf_counter() - began), times
