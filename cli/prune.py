@@ -115,7 +115,7 @@ def _deleted(reader: Reader, store: Store, freed: Sequence[RunKey], before: Refs
     now = read_refs(reader)
     now.memory = before.memory
     alive = now.living(store)
-    gone = delete(store, alive, lambda _count: None)
+    gone = delete(store, alive)
     found = look(store, alive)
     if found.fresh:
         since = condemned.write(store, found.fresh, reader.session.me)

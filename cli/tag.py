@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from cli.ago import size_text
-from cli.archived import find
+from cli.archived import find, open_archive
 from cli.completing import complete_run, complete_tag
 from cli.pick import readable
 from cli.progress import progress_bar
@@ -59,6 +59,9 @@ def _run(session: Session, seen: Seen, name: str) -> tuple[str, str]:
     run = readable(find(session, seen, load_runs(session, seen), name, jobs=False), session.remote.name).run
     if run.status is not Status.DONE:
         tell(f"{run.run} is {run.status}: others can depend on its artifacts only when it is DONE.")
+    kept = open_archive(session).find(run.key) if run.archived else None
+    if kept and kept.freed:
+        tell(f"{run.run} was freed of its artifacts: what the store still has of them stays from now on.")
     return run.root, run.run
 
 

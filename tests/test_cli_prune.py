@@ -95,7 +95,7 @@ def test_a_tag_or_a_run_between_the_phases_keeps_what_was_condemned(at: Desk, mo
         assert prune(at)["runs"] == []
         assert sorted(prune(at, "--everyone")["runs"]) == sorted([tagged, again])
     before = objects(at)
-    assert at.dstack("tag", tagged, "rescued").code == 0
+    assert "stays from now on" in at.dstack("tag", tagged, "rescued").err
     new = ended_run(at, "train", "--lr", "0.2")
     (line,) = at.dstack("status", new, "--json").json
     assert line["jobs"][0]["reused_from"] is None

@@ -66,7 +66,7 @@ class Place:
 
     def prune(self, *digests: str, known: Living = NOBODY) -> int:
         """As the command does: delete what is due, condemn what is new. How many objects were deleted."""
-        gone = store_pruning.delete(self.store, self.alive(*digests, known=known), lambda _count: None)
+        gone = store_pruning.delete(self.store, self.alive(*digests, known=known))
         found = store_pruning.look(self.store, self.alive(*digests, known=known))
         condemned.write(self.store, found.fresh, "somebody")
         return gone.objects
@@ -134,7 +134,7 @@ def test_an_upload_between_the_phases_takes_it_off_the_list(here: Place) -> None
     assert here.save("model") == saved
     for days in (2, 30):  # also where the second phase comes so late that the upload is old by then
         here.wait(days)
-        store_pruning.delete(here.store, NOBODY, lambda _count: None)
+        store_pruning.delete(here.store, NOBODY)
         assert here.is_whole(saved)
 
 
@@ -172,7 +172,7 @@ def test_an_upload_while_phase_two_deletes_ends_whole(here: Place) -> None:
     slow = Slow(clock=here.clock)
     slow._lock, slow._objects = here.store._lock, here.store._objects
     slow.width = 1
-    store_pruning.delete(slow, NOBODY, lambda _count: None)
+    store_pruning.delete(slow, NOBODY)
     thread.join(30)
     assert len(failures) == 1
     assert here.is_whole(saved)
@@ -189,11 +189,11 @@ def test_only_one_deletes_at_a_time_and_a_sign_left_behind_is_forgotten(here: Pl
     here.prune()
     here.wait(2)
     with deleting.alone(here.store), pytest.raises(Conflict, match="somebody else is freeing"):
-        store_pruning.delete(here.store, NOBODY, lambda _count: None)
+        store_pruning.delete(here.store, NOBODY)
     deleting.Sign(here.store).renew()  # of one who is killed here
     here.clock.now += timedelta(minutes=16)
     deleting.settle(here.store)
-    assert store_pruning.delete(here.store, NOBODY, lambda _count: None).objects == 2
+    assert store_pruning.delete(here.store, NOBODY).objects == 2
 
 
 def test_who_deletes_too_slowly_stops_before_his_sign_counts_as_left_behind(here: Place) -> None:
@@ -221,7 +221,7 @@ def test_a_prune_that_is_killed_anywhere_is_taken_up_by_the_next(here: Place, ca
 
     alive = here.alive(kept)
     with suppress(Unavailable):
-        store_pruning.delete(here.store.seen_by(killed), alive, lambda _count: None)
+        store_pruning.delete(here.store.seen_by(killed), alive)
     here.clock.now += timedelta(minutes=16)
     here.prune(kept)
     assert here.is_whole(kept)
@@ -282,7 +282,7 @@ def test_a_list_can_delete_nothing_that_prune_would_not_condemn(here: Place) -> 
     here.wait(8)
     condemned.write(here.store, [keys.MARKER, "../outside", "objects/../dstack-store.json", "runners/"], "somebody")
     here.wait(2)
-    assert store_pruning.delete(here.store, NOBODY, lambda _count: None).objects == 0
+    assert store_pruning.delete(here.store, NOBODY).objects == 0
     assert here.store.head(keys.MARKER)
 
 
@@ -310,7 +310,7 @@ def test_a_folder_is_pruned_like_any_store(tmp_path: Path) -> None:
     for days in (8, 2):
         older(days)
         alive = store_pruning.living(store, {kept}, NOBODY)
-        store_pruning.delete(store, alive, lambda _count: None)
+        store_pruning.delete(store, alive)
         condemned.write(store, store_pruning.look(store, alive).fresh, "somebody")
     assert {head.key for head in store.list("manifests/")} == {keys.manifest(kept)}
     assert keys.manifest(lost) not in {head.key for head in store.list("")}
@@ -367,7 +367,7 @@ def test_a_bucket_is_pruned_like_any_store(here: Place, s3: S3Server) -> None:
     for days in (8, 2, 2):
         store.older(days)
         alive = store_pruning.living(store, {kept}, NOBODY)
-        again.append(store_pruning.delete(store, alive, lambda _count: None).objects > 0)
+        again.append(store_pruning.delete(store, alive).objects > 0)
         condemned.write(store, store_pruning.look(store, alive).fresh, "somebody")
     assert again == [False, True, False]
     assert {head.key for head in store.list("manifests/")} == {keys.manifest(kept)}

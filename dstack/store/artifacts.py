@@ -64,7 +64,8 @@ def load(store: Store, digest: str) -> Manifest:
         raise Invalid(msg)
     data = store.get(keys.manifest(digest), limit=MANIFEST_LIMIT)
     if data is None:
-        msg = f"the store {store.url} no longer has the artifact set {digest[:12]}…"
+        what = f"the store {store.url} no longer has the artifact set {digest[:12]}…"
+        msg = f"{what}: `dstack prune` has freed it, or somebody else"
         raise Missing(msg)
     if manifests.digest(data) != digest:
         msg = f"the artifact set {digest[:12]}… in the store {store.url} is damaged"

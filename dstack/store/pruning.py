@@ -1,6 +1,6 @@
 """Frees the store in two phases: what nothing mentions is condemned, and a day later what still is so is deleted."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
@@ -106,11 +106,10 @@ def unneeded(store: Store, alive: Living, now: datetime) -> Iterator[Head]:
             yield from (head for head in some if not alive.needs(head.key, hints.get(head.key, "")))
 
 
-def delete(store: Store, alive: Living, told: Callable[[int], None]) -> Amount:
+def delete(store: Store, alive: Living) -> Amount:
     """Delete what lists name that are due, but what `alive` needs and what was written anew; then the lists.
 
     `alive` must be younger than the lists' day. Raises Conflict where somebody else deletes. May be killed anywhere.
-    `told` is called with the number of keys that are done.
     """
     gone = Amount()
     with deleting.alone(store) as sign:
@@ -119,7 +118,6 @@ def delete(store: Store, alive: Living, told: Callable[[int], None]) -> Amount:
                 for some in batched(one.condemned, BATCH):
                     sign.renew()
                     _delete_some(_Batch(store, one, alive, sign), some, gone)
-                    told(len(some))
                 store.delete(one.key)
     return gone
 
