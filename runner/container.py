@@ -11,18 +11,17 @@ from pathlib import Path
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.job import Reason
 from runner import handover, image, limit_probe, limits, pulling, recipe, script
+from runner.concluding import concluded
 from runner.engine import Engine
 from runner.engine_values import Container, Refused, State
 from runner.engine_watch import EngineWatch
 from runner.executor import OUTPUT, Exit, Launch, Signal, StartFailed
 from runner.following import Following
-from runner.giving_back import give_back, give_back_left
+from runner.giving_back import give_back_left
 from runner.shipment import say
 from runner.streams import Stream
 from runner.terminating import terminate
 from runner.unpack import unpack
-
-KILLED, TERMINATED = 137, 143
 
 
 class DockerExecutor:
@@ -217,35 +216,10 @@ class DockerExecutor:
         self._followed[launch.key] = following
 
     def _concluded(self, following: Following, state: State) -> Exit:
-        """The exit of a container in its last state."""
-        launch = following.launch
-        caches = [one.here for one in launch.lent if one.ours and one.here.is_dir()]
-        give_back(self._engine, following.name, state, (launch.tree, launch.folder, *caches))
-        found = self._engine.image(state.image)
-        oom = state.oom and state.exit_code == KILLED
-        reason, message = _reason(following, state)
-        warning = limits.unheeded(following.launch.job.resources, self.unlimited)
-        return Exit(
-            exit_code=state.exit_code,
-            signal=9 if state.exit_code == KILLED else None,
-            oom=oom,
-            reason=reason,
-            message=message,
-            image=found.digest if found else state.image,
-            warnings=(warning,) if warning else (),
-        )
+        return concluded(self._engine, following, state, self.unlimited)
 
     def _name(self, key: str) -> str:
         return f"dstack-{self._instance}-{key}"
-
-
-def _reason(following: Following, state: State) -> tuple[Reason | None, str]:
-    """What the exit code alone doesn't say. OOMKilled alone says only that some process of it was."""
-    if state.oom and state.exit_code == KILLED:
-        return Reason.OOM, recipe.out_of_memory(following.launch.job.resources)
-    if following.was_away and state.exit_code in (KILLED, TERMINATED):
-        return Reason.INTERRUPTED, "Docker was stopped or restarted on the runner, and ended the container"
-    return recipe.shell_trouble(following.launch, state)
 
 
 def tell(launch: Launch, text: str) -> None:
