@@ -10,6 +10,7 @@ from controller.archiving import Archiver, NoArchive
 from controller.backoff import Backoff, Refusals
 from controller.reporting import NoReporter, Reporter
 from controller.reusing import Cache, NoCache, Reuse
+from controller.triggering import NoTriggers, Triggers
 from controller.trouble import Trouble
 from controller.trusting import Trusting
 from dstack.ledger.ledger import Ledger
@@ -77,6 +78,7 @@ class Controller:
     cache: Cache = field(default_factory=NoCache)
     archive: Archiver = field(default_factory=NoArchive)
     reporter: Reporter = field(default_factory=NoReporter)
+    triggers: Triggers = field(default_factory=NoTriggers)
     longest: float | None = None
     trust: Trusting = field(default_factory=Trusting)
     only: RunKey | None = None
@@ -129,8 +131,8 @@ class Controller:
         return self._backoff.until - now.ticks
 
     def retry(self) -> None:
-        """Wait no longer for what has failed."""
-        self._backoff = Backoff()
+        """Wait no longer for what has failed, or was refused."""
+        self._backoff, self._refusals = Backoff(), Refusals()
 
     def _wait_for_token(self, now: Moment) -> float:
         """Seconds until there is something to do: what may not be pushed yet gathers, but heartbeats are looked at."""
@@ -158,10 +160,30 @@ class Controller:
         if due is None and (tags := self._refusals.allowed(decisions.tags, now.ticks)):
             token = self.bucket.ready_at(now.ticks) - now.ticks
             due = token if token > 0 else self._commit(tags, seen, now)
+        if due is None and not self.only:
+            due = self._trigger(world, seen, now)
         if due is None and not self.only and self.archive.turn(world, seen, self.settings.kept, now):
             self.bucket = self.bucket.take(now.ticks)
         self._beat(now)
         return min(_earliest(due, decisions, self._refusals, now), self.settings.lease / LOOKS_PER_LEASE)
+
+    def _trigger(self, world: World, seen: Observation, now: Moment) -> float | None:
+        """Make the runs that triggers start. Whatever goes wrong with them waits by itself."""
+        token = self.bucket.ready_at(now.ticks) - now.ticks
+        if token > 0:
+            return token
+        changes = self.triggers.turn(world, seen, self.settings, now)
+        if changes:
+            try:
+                result = self._push(changes, seen, now)
+            except DstackError as error:
+                self.triggers.failed(error, now)
+            else:
+                self.triggers.pushed(result, now)
+                if result.won:
+                    return 0.0
+        due = self.triggers.next_at(now)
+        return None if due is None else max(0.0, due - now.ticks)
 
     def _configure(self, seen: Observation, now: Moment) -> None:
         """A broken config.yaml is told, and the settings before it stay."""

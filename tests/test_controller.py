@@ -310,3 +310,9 @@ def test_a_rule_of_the_remote_holds_up_one_run_only(tmp_path: Path, origin: Path
     listed = sh(origin, "for-each-ref", "--format=%(refname)", "refs/notes")
     assert "run-2." in listed
     assert "run-1." not in listed
+    (origin / "hooks" / "update").unlink()
+    one.step(moment(0.1))
+    assert "run-1." not in sh(origin, "for-each-ref", "refs/notes")
+    one.retry()
+    one.step(moment(0.2))
+    assert "run-1." in sh(origin, "for-each-ref", "refs/notes")
