@@ -100,7 +100,7 @@ class Reconciler:
         differs = self.forge.statuses(status.commit).get(status.context) != self.forge.as_posted(status)
         if differs:
             self.forge.post(status)
-            LOG.info("%s of %s is %s on the forge", status.context, status.commit[:12], status.state)
+            LOG.info("the forge shows %s of %s as %s", status.context, status.commit[:12], status.state)
         self._sent[key] = status
         self._failed.pop(key, None)
         if differs and status.state.ended:
