@@ -18,9 +18,12 @@ from dstack.model.plan import PlannedJob
 from dstack.model.planner import make_plan
 from dstack.model.pool import Attempt, Input
 from dstack.model.runspec import Desired, Options, Trigger, TriggerEvent, Wanted
+from runner.executor import Exit
 from runner.held import Failure
 from runner.judge import UNSET, Judge
 from runner.trust import Trust, check_trust
+from tests.agents import Office
+from tests.duties import a_job, given_job
 from tests.repositories import Place, bare, place, record_of, sh, spec, work
 from tests.signers import MAIL, STRANGER, allowed, ssh_key
 
@@ -220,7 +223,9 @@ def test_nothing_of_a_fork_is_executed_unless_the_runner_allows_it(
     here: Place, tmp_path: Path, *, signed: bool
 ) -> None:
     snapshot = here.snapshot()
-    pull = Trigger(event=TriggerEvent.PULL_REQUEST, ref="refs/pull/1/head", commit=snapshot.commit, key="a" * 64, fork=True)
+    pull = Trigger(
+        event=TriggerEvent.PULL_REQUEST, ref="refs/pull/1/head", commit=snapshot.commit, key="a" * 64, fork=True
+    )
     submit(here.ledger, snapshot, msgspec.structs.replace(spec(NAME, snapshot.commit), trigger=pull))
     planned = jobs_of(here)["hello"]
     attempt = attempt_of(here, planned)
@@ -240,3 +245,34 @@ def test_settings_that_make_no_sense_are_told() -> None:
         with pytest.raises(Invalid, match=said):
             check_trust(trust)
     check_trust(Trust(signed=True, signers="/etc/signers", forks=True))
+
+
+def test_a_runner_without_signers_begins_nothing_while_all_runs_must_be_signed_and_says_so(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    office.executor.ends["train"] = Exit(exit_code=0)
+    one = given_job(a_job("train"))
+    office.remote.refs[refs.CONFIG] = ("c" * 40, b"signed: true")
+    office.assign(one)
+    office.settle()
+    assert office.heartbeat().pause == UNSET
+    assert office.told(one) == []
+    assert office.agent.held == {}
+    del office.remote.refs[refs.CONFIG]
+    office.settle(5.0)
+    assert office.told(one) == ["started", "ended"]
+    assert office.heartbeat().pause == ""
+
+
+def test_what_runs_goes_on_when_its_run_is_not_trusted_any_more(tmp_path: Path) -> None:
+    office = Office(tmp_path)
+    one = given_job(a_job("train"))
+    office.assign(one)
+    office.settle()
+    assert office.told(one) == ["started"]
+    office.remote.refs[refs.CONFIG] = ("c" * 40, b"signed: true")
+    office.settle(5.0)
+    assert list(office.agent.held) == [one.attempt.key]
+    office.want(one.attempt.key, Desired.STOP)
+    office.executor.end(one.attempt.key, 0)
+    office.settle(5.0)
+    assert office.told(one) == ["started", "ended"]
