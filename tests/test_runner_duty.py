@@ -479,10 +479,10 @@ def test_an_attempt_that_was_altered_after_it_was_taken_stays_as_it_was_but_can_
     forged = msgspec.structs.replace(one.attempt, store="file:///elsewhere", snapshot="e" * 40, desired=Desired.STOP)
     for job in (Failure(reason=Reason.SIGNATURE, message="altered"), None):
         hands.assign(replace(one, attempt=forged, job=job))
-        held = hands.one
-        assert (held.attempt.store, held.attempt.snapshot) == (one.attempt.store, one.attempt.snapshot)
-        assert held.attempt.desired is Desired.STOP
-    assert held.failure is None
+        held = hands.one.attempt
+        assert (held.store, held.snapshot) == (one.attempt.store, one.attempt.snapshot)
+        assert held.desired is Desired.STOP
+        assert hands.one.failure is None
 
 
 def test_an_attempt_of_which_nobody_can_tell_yet_is_not_taken() -> None:
