@@ -161,11 +161,17 @@ class Controller:
             token = self.bucket.ready_at(now.ticks) - now.ticks
             due = token if token > 0 else self._commit(tags, seen, now)
         if due is None and not self.only:
-            due = self._trigger(world, seen, now)
-        if due is None and not self.only and self.archive.turn(world, seen, self.settings.kept, now):
-            self.bucket = self.bucket.take(now.ticks)
+            due = self._others(world, seen, now)
         self._beat(now)
         return min(_earliest(due, decisions, self._refusals, now), self.settings.lease / LOOKS_PER_LEASE)
+
+    def _others(self, world: World, seen: Observation, now: Moment) -> float | None:
+        """What comes behind all decisions: triggers, and the archive."""
+        pushes = self.pushes
+        due = self._trigger(world, seen, now)
+        if self.pushes == pushes and self.archive.turn(world, seen, self.settings.kept, now):
+            self.bucket = self.bucket.take(now.ticks)
+        return due
 
     def _trigger(self, world: World, seen: Observation, now: Moment) -> float | None:
         """Make the runs that triggers start. Whatever goes wrong with them waits by itself."""

@@ -23,6 +23,9 @@ HEADS = "heads/"
 TAGS = "tags/"
 SCHEDULES = "schedule/"
 
+# Stands for all pull requests: they have been looked at since then.
+PULLS_BEGAN = "pulls/0"
+
 _PULLS = "pulls/"
 _TROUBLES = "troubles/"
 _KINDS = {"refs/heads/": HEADS, "refs/tags/": TAGS}
@@ -30,7 +33,7 @@ _MAX_TROUBLE = 16 * 1024
 _MAX_REASON = 1000
 _MAX_NAMED = 100
 _MOST_FAULTS = 20
-_REMEMBERED = re.compile(r"heads/.|tags/.|pulls/[1-9][0-9]{0,11}$", re.ASCII | re.DOTALL)
+_REMEMBERED = re.compile(r"heads/.|tags/.|pulls/(?:0|[1-9][0-9]{0,11})$", re.ASCII | re.DOTALL)
 _EARLIEST = "2000"  # before git; far older times overflow in some zones
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 _SCHEDULE = re.compile(r"schedule/([a-z0-9-]{1,63})\.[0-9a-f]{12}", re.ASCII)
