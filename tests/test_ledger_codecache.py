@@ -134,8 +134,8 @@ def test_the_paths_that_differ_are_told(code: CodeCache, tree: Path) -> None:
     after = commit(tree, "docs/ä.md", "2")
     push(tree, "main")
     code.tips(pulls=False)
-    assert code.changed(Diff(before, after)) == {"src/a b.py", "docs/ä.md"}
-    assert code.changed(Diff(after, before)) == {"src/a b.py", "docs/ä.md"}
+    assert code.changed(Diff(before, after)) == frozenset({"src/a b.py", "docs/ä.md"})
+    assert code.changed(Diff(after, before)) == frozenset({"src/a b.py", "docs/ä.md"})
     assert code.changed(Diff("1" * 40, after)) is None, "what is gone can't be compared"
 
 
@@ -148,7 +148,7 @@ def test_a_new_branch_is_compared_with_where_it_left(code: CodeCache, tree: Path
     other = commit(tree, "other.py", "3")
     push(tree, "main", "side", "other")
     code.tips(pulls=False)
-    assert code.changed(Diff(main, side, forked=True)) == {"side.py"}
+    assert code.changed(Diff(main, side, forked=True)) == frozenset({"side.py"})
     assert code.changed(Diff(main, other, forked=True)) is None, "they have nothing in common"
 
 
