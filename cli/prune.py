@@ -14,7 +14,7 @@ from cli.purge import purge
 from cli.question import confirm
 from cli.reading import Reader
 from cli.session import open_session
-from cli.terminal import can_ask, clean, say, tell
+from cli.terminal import can_ask, clean, say
 from dstack.model.errors import Invalid
 from dstack.model.pruning import AGE, DELAY
 from dstack.model.refs import RunKey
@@ -180,5 +180,5 @@ def _ask() -> None:
         msg = "say --yes to do it"
         raise Invalid(msg)
     if not confirm("Go on?"):
-        tell("Nothing was changed.")
-        raise click.exceptions.Exit(1)
+        msg = "nothing was changed"
+        raise Invalid(msg)

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import click
-
 from cli.archived import find, open_archive
 from cli.freeing import check as check_push
 from cli.freeing import push, world_of
@@ -139,5 +137,5 @@ def _ask(name: str) -> None:
         msg = f"say --yes to purge {name}: it can't be had back"
         raise Invalid(msg)
     if not confirm(clean(f"Purge {name}? It can't be had back.")):
-        tell("Nothing was changed.")
-        raise click.exceptions.Exit(1)
+        msg = "nothing was changed"
+        raise Invalid(msg)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.calls import Desk, ended_run, stored_desk
+from tests.terminal import terminal
 from tests.test_cli_archived import archive_all
 
 WORKFLOWS = """\
@@ -131,6 +132,12 @@ def test_a_run_is_purged_from_remote_archive_and_store(at: Desk) -> None:
     assert at.dstack("prune", name, "--purge", "--force").code == 1  # nobody is there to say yes
     assert at.dstack("prune", name, "--purge", "--force", "--dry-run").code == 0
     assert any(name in ref for ref in at.refs())
+    with terminal(at.folder, "prune", name, "--purge", "--force") as shown:
+        shown.expect("It can't be had back. [y/N]")
+        shown.press("n\n")
+        shown.expect("nothing was changed")
+        assert shown.end() == 1
+    assert at.dstack("status", name).code == 0
     done = at.dstack("prune", name, "--purge", "--force", "-y", "--json")
     assert done.code == 0, done
     assert str(done.json["purged"]).startswith(f"{name}.")
