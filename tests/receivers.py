@@ -16,7 +16,7 @@ from webhooks.app import Parts, application
 from webhooks.messages import FromReceiver, Serve, Served, ToReceiver, What, Woke, from_receiver, line
 
 SECRET, TOKEN, NAME = "a secret of letters", "a token of letters", "acme/train"
-SERVED = Served(name=NAME, secrets=(SECRET,), tokens=(TOKEN,))
+SERVED = Served(name=NAME, secrets=(SECRET,), tokens=(TOKEN,), repository="4d5e6f")
 PATH = hook_path(SECRET, NAME)
 HOOKS = f"/hooks/{PATH}"
 

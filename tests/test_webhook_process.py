@@ -88,7 +88,7 @@ def test_it_hears_is_killed_is_started_again_and_loses_nothing(held: Held) -> No
     number = before.decode().strip('{}"changes: ')
     assert held.request("GET", f"/wake/{PATH}?since={number}", bearer)[1] != before
 
-    held.receiver.serve([Served(name=NAME, secrets=("another",))])
+    held.receiver.serve([Served(name=NAME, secrets=("another",), repository="4d5e6f")])
     until(lambda: held.request("POST", HOOKS, headers, BODY)[0] == 404)
 
     pid = held.receiver.pid

@@ -93,6 +93,20 @@ def test_an_unknown_path_is_told_nothing() -> None:
     run(work())
 
 
+def test_a_path_that_may_become_known_is_to_be_tried_again() -> None:
+    async def work() -> None:
+        served = Served(name=NAME, secrets=(SECRET,))
+        async with door(served) as receiver:
+            path = f"/hooks/{hook_path(SECRET, '4d5e6f')}"
+            answer = await receiver.deliver(github("push", BODY), BODY, path)
+            assert (answer.status, answer.headers[b"retry-after"]) == (503, b"10")
+            receiver.say(Serve(repositories=(SERVED,)))
+            await asyncio.sleep(0.01)
+            assert (await receiver.deliver(github("push", BODY), BODY, path)).status == 202
+
+    run(work())
+
+
 def test_without_any_secret_it_says_how_to_set_one() -> None:
     async def work() -> None:
         for served in (Served(name=NAME), Served(name=NAME, tokens=(TOKEN,))):
@@ -106,11 +120,11 @@ def test_without_any_secret_it_says_how_to_set_one() -> None:
 
 def test_a_secret_is_rotated_by_listing_both() -> None:
     async def work() -> None:
-        async with door(Served(name=NAME, secrets=("new", SECRET))) as receiver:
+        async with door(Served(name=NAME, secrets=("new", SECRET), repository="4d5e6f")) as receiver:
             for path in (HOOKS, f"/hooks/{hook_path('new', NAME)}"):
                 for secret in (SECRET, "new"):
                     assert (await receiver.deliver(github("push", BODY, secret), BODY, path)).status == 202
-            receiver.say(Serve(repositories=(Served(name=NAME, secrets=("new",)),)))
+            receiver.say(Serve(repositories=(Served(name=NAME, secrets=("new",), repository="4d5e6f"),)))
             await asyncio.sleep(0.01)
             assert (await receiver.deliver(github("push", BODY), BODY)).status == 404
             path = f"/hooks/{hook_path('new', NAME)}"

@@ -36,6 +36,7 @@ _AGAIN = {"retry-after": "10"}
 _CLOSE = {"connection": "close"}
 NOT_FOUND = Result(word="not-found", status=404, text="not found")
 WRONG_METHOD = Result(word="wrong-method", status=405, text="deliveries are POSTed here", headers={"allow": "POST"})
+NOT_YET = Result(word="not-found", status=503, text="try again soon", headers={**_AGAIN, **_CLOSE})
 DEAF = Result(
     word="deaf", status=503, text="the controller doesn't answer: try again soon", headers={**_AGAIN, **_CLOSE}
 )
@@ -72,7 +73,8 @@ class Hooks:
         if method != "POST":  # at any path: which is one of ours isn't told
             return WRONG_METHOD
         if repository is None and self.repositories.any_path:
-            return NOT_FOUND
+            # A forge may send no more after a 404; after a 503 it tries again.
+            return NOT_FOUND if self.repositories.complete else NOT_YET
         if repository is None or not repository.served.secrets:
             return _refused(repository.served.name if repository else NOBODY, UNSET)
         return DEAF if self.deaf() else await self._read(repository.served, headers, receive)

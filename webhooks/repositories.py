@@ -47,6 +47,11 @@ class Repositories:
         """Whether there is any path at all: without a secret or token there is none."""
         return bool(self._by_path)
 
+    @property
+    def complete(self) -> bool:
+        """Whether all paths are known: those by a repository's id are so when its controller has seen it."""
+        return all(one.served.repository for one in self._by_name.values())
+
     def serve(self, repositories: Iterable[Served]) -> None:
         """Answer for these; who waits for one that stays goes on waiting."""
         by_name = {one.name: Repository(one) for one in repositories}
