@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.forge.answers import LONGEST, Absent, Denied, Head, asked_wait, error_of, exhausted
-from dstack.forge.client import LIMIT, MOST_PAGES, Client, open_http
+from dstack.forge.client import LIMIT, MOST_PAGES, REMEMBERED, REMEMBERED_SIZE, Client, open_http
 from dstack.forge.forge import Forge, Hook
 from dstack.forge.opening import forge_at
 from dstack.model.errors import Failed, Unavailable
@@ -138,6 +138,17 @@ def test_what_did_not_change_is_not_sent_again(fake: FakeForge, http: httpx.Clie
     assert fake.not_modified > 0
     forge.post(CommitStatus(commit=COMMIT, context="b", state=State.ERROR, description=""))
     assert set(forge.statuses(COMMIT)) == {"dstack/train", "b"}
+
+
+def test_what_is_remembered_is_bounded(hub: FakeForge, http: httpx.Client) -> None:
+    one = client(hub, http)
+    for number in range(2 * REMEMBERED):
+        hub.faults.append(Fault(status=200, headers={"ETag": f'"{number}"'}, body=b"{}"))
+        one.get(f"/{number}", dict[str, object])
+    hub.faults.append(Fault(status=200, headers={"ETag": '"large"'}, body=b'"' + b"x" * REMEMBERED_SIZE + b'"'))
+    one.get("/large", str)
+    assert len(one._pages) == REMEMBERED
+    assert not any("large" in url for url in one._pages)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,9 @@ ERROR_LIMIT = 64 * 1024
 PAGE = 100
 MOST_PAGES = 10
 MOST_REDIRECTS = 3
+# Pages that are remembered, to be asked for by their mark: so many, of this size at most.
 REMEMBERED = 128
+REMEMBERED_SIZE = 256 * 1024
 
 _REDIRECTS = (301, 302, 307, 308)
 _NOT_MODIFIED = 304
@@ -119,7 +121,8 @@ class Client:
     def _remember(self, method: str, url: str, head: Head, page: _Page) -> None:
         if wait := exhausted(head.headers, self.clock()):
             self._until = self.ticks() + wait
-        if method == "GET" and (mark := head.headers.get("etag")) and mark.isascii() and mark.isprintable():
+        mark = head.headers.get("etag", "")
+        if method == "GET" and mark and mark.isascii() and mark.isprintable() and len(page.data) <= REMEMBERED_SIZE:
             self._pages[url] = (mark, page)
             while len(self._pages) > REMEMBERED:
                 self._pages.popitem(last=False)
