@@ -13,8 +13,11 @@ from typing import Protocol
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from cli.code_watched import Coded, code_place
 from cli.forge import reporting
 from cli.session import Seen
+from cli.signed_ledger import signing_in
+from cli.signed_ledger import signing_in
 from controller.main import ControllerDaemon, ControllerParts
 from controller.naming import Naming
 from dstack.ledger.archive import Archive
@@ -29,15 +32,6 @@ from dstack.store.store import Store
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 NOISY = ("apscheduler", "boto3", "botocore", "watchfiles", "docker", "urllib3", "httpx", "httpcore")
-
-
-class Coded(Protocol):
-    """Where the code is."""
-
-    @property
-    def url(self) -> str | None:
-        """Its address, without credentials."""
-        ...
 
 
 class Seat(Protocol):
@@ -81,14 +75,21 @@ def controller_daemon(
 ) -> ControllerDaemon:
     """A controller with a cache of its own. `poll`: seconds; `only`: for this run alone."""
     repository = seen.known_repository()
-    remote, folder = session.remote, session.place / "controller"
-    cache = Cache(folder, remote.url, context=remote.context(folder))
+    remote = session.remote
+    code = code_place(session.code, remote, session.place)
+    folder = session.place / ("controller-with-code" if code.lenders else "controller")
+
+    def opened_cache() -> Cache:
+        return Cache(folder, remote.url, lenders=code.lenders, context=remote.context(folder))
+
+    cache = opened_cache()
+    ledger = GitLedger(cache, signing=signing_in(_home(session), seen.settings))
 
     def opened(url: str) -> Store:
         return open_store(url, repository, create=False)
 
     parts = ControllerParts(
-        ledger=GitLedger(cache),
+        ledger=GitLedger(cache, signing=signing_in(session.place, seen.settings)),
         store=seen.store_url,
         open_store=opened,
         watched=remote.path if shared.watch else None,
@@ -97,10 +98,11 @@ def controller_daemon(
         only=only,
         personal=layers_of(os.environ),
         objects=lambda: cache.objects,
-        open_archive=lambda: Archive(Cache(folder, remote.url, context=remote.context(folder))),
+        open_archive=lambda: Archive(opened_cache()),
         reporter=None if only else reporting(session.code.url, remote.context(session.place), opened),
         timers=shared.timers,
         longest=shared.longest,
+        code=None if only else code.parts(ledger, seen.settings, poll),
     )
     return ControllerDaemon(parts)
 
