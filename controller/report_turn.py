@@ -13,8 +13,9 @@ from dstack.model.errors import DstackError
 from dstack.model.forge import ForgeSettings
 from dstack.model.lines import JobLine
 from dstack.model.pool import Phase
-from dstack.model.reports import Lines, PullReport, Told, reported, reports
+from dstack.model.reports import Lines, PullReport, reported, reports
 from dstack.model.settings import Settings
+from dstack.model.verdicts import Told
 from dstack.model.world import Moment, World
 from dstack.store.measuring import measured
 from dstack.store.store import Store

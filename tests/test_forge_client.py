@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstack.forge.answers import LONGEST, Absent, Denied, Head, asked_wait, error_of, exhausted
-from dstack.forge.client import LIMIT, MOST_PAGES, REMEMBERED, REMEMBERED_SIZE, Client, open_http
+from dstack.forge.client import MOST_PAGES, REMEMBERED, REMEMBERED_SIZE, Client
+from dstack.forge.exchange import LIMIT, open_http
 from dstack.forge.forge import Forge, Hook
 from dstack.forge.opening import forge_at
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.forge import ForgeKind
-from dstack.model.reports import CommitStatus, State
+from dstack.model.reports import CommitStatus
+from dstack.model.verdicts import State
 from tests.forge_server import TOKEN, FakeForge, Fault, plain_http, serving
 from tests.tls import TlsFront, certified, trusting
 

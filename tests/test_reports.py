@@ -19,9 +19,10 @@ from dstack.model.job import Reason
 from dstack.model.lines import RunLine, run_line
 from dstack.model.pool import Phase
 from dstack.model.refs import RunKey
-from dstack.model.reports import MOST_RUNS, RECENT, CommitStatus, Lines, Reports, State, reported, reports
+from dstack.model.reports import MOST_RUNS, RECENT, CommitStatus, Lines, Reports, reported, reports
 from dstack.model.runspec import Options, Via
 from dstack.model.status import Status
+from dstack.model.verdicts import State
 from dstack.model.world import RunView
 from tests.model_values import EPOCH
 from tests.reported_runs import COMMIT, RUNNING, done, job_of, view
@@ -100,7 +101,14 @@ def test_runs_of_users_are_told_only_where_that_is_set_and_the_commit_is_what_ra
         assert reported((run,), ON, NOW) == ()
     every = ForgeSettings(report=Reported.ALL)
     assert reported((mine, clean, local), every, NOW) == (clean,)
-    assert reported((base, clean), ForgeSettings(report=Reported.NOTHING), NOW) == ()
+
+
+def test_commits_can_be_left_without_a_status_and_pull_requests_without_a_comment() -> None:
+    run = view((TRAIN, RUNNING), pull=7)
+    alone = told(run, settings=ForgeSettings(report=Reported.NOTHING))
+    assert (alone.statuses, list(alone.pulls)) == ({}, [7])
+    other = told(run, settings=ForgeSettings(comment=False))
+    assert (len(other.statuses), other.pulls) == (1, {})
 
 
 def test_a_commit_that_is_none_is_not_asked_about() -> None:

@@ -10,8 +10,9 @@ import jinja2
 from dstack.forge.markdown import Markdown, shown
 from dstack.model.lines import JobLine, RunLine
 from dstack.model.metrics import Measured, names_of, number_text
-from dstack.model.reports import PullReport, State, Told, verdict
+from dstack.model.reports import PullReport
 from dstack.model.status import Status
+from dstack.model.verdicts import State, Told, verdict
 
 # GitHub takes 65,536 characters.
 MOST = 60_000

@@ -9,7 +9,8 @@ from dstack.forge.client import Client
 from dstack.forge.forge import Comment, Hook, Posted
 from dstack.forge.place import Place
 from dstack.model.forge import ForgeKind
-from dstack.model.reports import CommitStatus, State
+from dstack.model.reports import CommitStatus
+from dstack.model.verdicts import State
 
 EVENTS = ("push", "create", "delete", "pull_request")
 # Gitea tells of new commits in a pull request by another event.

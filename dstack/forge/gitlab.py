@@ -9,7 +9,8 @@ from dstack.forge.client import Client
 from dstack.forge.forge import Comment, Hook, Posted
 from dstack.forge.place import Place
 from dstack.model.errors import Failed
-from dstack.model.reports import CommitStatus, State
+from dstack.model.reports import CommitStatus
+from dstack.model.verdicts import State
 
 _STATES = {
     State.PENDING: "pending",

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 import httpx
 
 from dstack.forge import github, gitlab
-from dstack.forge.client import Client, open_http
+from dstack.forge.client import Client
+from dstack.forge.exchange import open_http
 from dstack.forge.forge import Forge
 from dstack.forge.place import API_VARIABLE, Place, find_place
 from dstack.forge.tokens import find_token

@@ -4,15 +4,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from dstack.model.forge import ForgeSettings, Reported
-from dstack.model.job import Reason
 from dstack.model.lines import RunLine, run_line
 from dstack.model.pool import Phase, attempt_key
 from dstack.model.refs import RunKey
 from dstack.model.runspec import Via
 from dstack.model.status import Status
+from dstack.model.verdicts import State, Told, verdict
 from dstack.model.world import RunView
 
 # What ended longer ago is history: a controller that starts doesn't tell it again.
@@ -25,33 +24,6 @@ CONTEXT = 200
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _AT_WORK = frozenset({Phase.RUNNING, Phase.UPLOADING})
-# Not the fault of the code.
-_ERRORS = frozenset({Reason.INVALID, Reason.SIGNATURE, Reason.REJECTED, Reason.INTERNAL, Reason.LOST})
-
-
-class State(StrEnum):
-    """How a commit stands with a workflow; each forge has its own words."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCESS = "success"
-    FAILURE = "failure"
-    ERROR = "error"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more is expected."""
-        return self not in (State.PENDING, State.RUNNING)
-
-
-_ENDINGS: Mapping[Status | None, tuple[State, str]] = {
-    Status.STOPPED: (State.CANCELLED, "was stopped"),
-    Status.SKIPPED: (State.CANCELLED, "was stopped"),
-    Status.ABORTED: (State.CANCELLED, "was aborted"),
-    Status.STOPPING: (State.RUNNING, "is being stopped"),
-    Status.ABORTING: (State.RUNNING, "is being stopped"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,20 +36,6 @@ class CommitStatus:
     description: str
     link: str = ""
     ref: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """A run as it is told: its line, with what heartbeats say. `metrics` maps jobs to their files, where they have any.
-
-    `folders` maps those jobs to their working folder.
-    """
-
-    line: RunLine
-    running: frozenset[str] = frozenset()
-    metrics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    folders: Mapping[str, str] = field(default_factory=dict)
-    link: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +91,7 @@ def reports(
     newest = sorted(runs, key=lambda run: (run.spec.submitted_at, run.key.name))
     told = {run.key: _told(run, lines[run.key], phases, settings) for run in newest}
     statuses = {}
-    for run in newest:
+    for run in newest if settings.report is not Reported.NOTHING else ():
         status = _status(run, told[run.key], settings)
         statuses[status.commit, status.context] = status
     pulls = _pulls(newest, told, settings) if settings.comment else {}
@@ -143,7 +101,7 @@ def reports(
 def _commit(run: RunView, settings: ForgeSettings) -> str | None:
     """The commit that it says something about; None where it isn't reported. What a run claims isn't trusted."""
     spec = run.spec
-    if settings.report is Reported.NOTHING or spec.options.only is not None:
+    if spec.options.only is not None:
         return None
     if spec.trigger is not None:
         found = spec.trigger.commit
@@ -185,32 +143,6 @@ def _status(run: RunView, told: Told, settings: ForgeSettings) -> CommitStatus:
         link=told.link,
         ref=next((ref.removeprefix(kind) for kind in ("refs/heads/", "refs/tags/") if ref.startswith(kind)), ""),
     )
-
-
-def verdict(told: Told) -> tuple[State, str]:
-    """How a run stands, and the rest of a sentence that begins with its name."""
-    line = told.line
-    if line.status is Status.DONE:
-        return State.SUCCESS, f"is done: {_counted(len(line.jobs))}"
-    if line.status is Status.FAILED:
-        return (State.ERROR if line.reason in _ERRORS else State.FAILURE), _failure(line)
-    if line.status in _ENDINGS:
-        return _ENDINGS[line.status]
-    if told.running:
-        return State.RUNNING, "is running"
-    return State.PENDING, "waits to be run"
-
-
-def _failure(line: RunLine) -> str:
-    failed = [job for job in line.jobs if job.status is Status.FAILED]
-    if not failed:
-        return f"failed: {line.message or line.reason or 'it never began'}"
-    code = f"exit code {failed[0].exit_code}" if failed[0].exit_code else str(failed[0].reason)
-    return f"failed: {failed[0].title} ({code}), {len(failed)} of {_counted(len(line.jobs))}"
-
-
-def _counted(jobs: int) -> str:
-    return "1 job" if jobs == 1 else f"{jobs} jobs"
 
 
 def _pulls(newest: list[RunView], told: Mapping[RunKey, Told], settings: ForgeSettings) -> dict[int, PullReport]:
