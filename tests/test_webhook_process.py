@@ -99,6 +99,14 @@ def test_it_hears_is_killed_is_started_again_and_loses_nothing(held: Held) -> No
         held.request("GET", "/healthz")
 
 
+def test_a_secret_that_can_be_guessed_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver("0", [Served(name="weak", secrets=("hunter2",)), SERVED], print)
+    receiver.stop()
+    assert "a secret or token of weak is shorter" in caplog.text
+    assert "hunter2" not in caplog.text
+    assert NAME not in caplog.text
+
+
 def test_it_ends_with_a_controller_that_is_killed() -> None:
     script = (
         "import sys, time; from webhooks.server import Receiver; r = Receiver('0', [], print)\n"

@@ -26,8 +26,8 @@ END_SECONDS = 2
 CONNECTIONS = 8192
 DESCRIPTORS_BESIDE = 64
 ORPHAN_SECONDS = 1.0
-# What these say at a lower level is about requests, of which anybody can send as many as they like.
-QUIET = ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
+# That it starts and ends is said by its controller.
+QUIET = ("uvicorn", "uvicorn.error", "asyncio")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ async def _run(given: Given) -> None:
     handler = ToldHandler(lambda level, text: _tell(parts, level, text))
     logging.basicConfig(level=logging.INFO, handlers=[handler], format="%(message)s")
     for name in QUIET:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.WARNING)
     if file:
         parts.deliveries.restore(await asyncio.to_thread(file.load))
     server = uvicorn.Server(_config(parts))

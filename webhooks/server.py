@@ -39,6 +39,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 # Who lived so long has not failed at the start.
 SOUND_SECONDS = 30.0
 END_SECONDS = 5.0
+# Who has one delivery and its signature can try short secrets at leisure.
+SHORT_SECRET = 16
 
 
 class Receiver:
@@ -58,6 +60,7 @@ class Receiver:
         `deliveries`: a file that remembers deliveries over restarts. Raises Invalid (the address), Failed (it's taken).
         """
         self._listening, self._address = listen(parse_address(address))
+        _look_at(repositories)
         self._repositories = tuple(repositories)
         self._woke, self._standing, self._deliveries = woke, standing, deliveries
         # As time goes on, so that a number from before a restart of ours is never met again.
@@ -85,6 +88,7 @@ class Receiver:
 
     def serve(self, repositories: Sequence[Served]) -> None:
         """Answer for these from now on: when an id became known, or a secret was rotated."""
+        _look_at(repositories)
         with self._changes:
             self._repositories = tuple(repositories)
             fresh = {one.name: time.time_ns() // 1_000_000 for one in repositories if one.name not in self._numbers}
@@ -196,6 +200,12 @@ class Receiver:
         except Exception:
             LOG.exception("how the repositories are doing can't be told")
             return ()
+
+
+def _look_at(repositories: Sequence[Served]) -> None:
+    for one in repositories:
+        if any(len(secret) < SHORT_SECRET for secret in (*one.secrets, *one.tokens)):
+            LOG.warning("a secret or token of %s is shorter than %d letters: it can be guessed", one.name, SHORT_SECRET)
 
 
 class _Child:
