@@ -17,7 +17,6 @@ from cli.code_watched import Coded, code_place
 from cli.forge import reporting
 from cli.session import Seen
 from cli.signed_ledger import signing_in
-from cli.signed_ledger import signing_in
 from controller.main import ControllerDaemon, ControllerParts
 from controller.naming import Naming
 from dstack.ledger.archive import Archive
@@ -83,13 +82,13 @@ def controller_daemon(
         return Cache(folder, remote.url, lenders=code.lenders, context=remote.context(folder))
 
     cache = opened_cache()
-    ledger = GitLedger(cache, signing=signing_in(_home(session), seen.settings))
+    ledger = GitLedger(cache, signing=signing_in(session.place, seen.settings))
 
     def opened(url: str) -> Store:
         return open_store(url, repository, create=False)
 
     parts = ControllerParts(
-        ledger=GitLedger(cache, signing=signing_in(session.place, seen.settings)),
+        ledger=ledger,
         store=seen.store_url,
         open_store=opened,
         watched=remote.path if shared.watch else None,

@@ -13,9 +13,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from controller.archiving import Archiving, NoArchive
 from controller.cache import StoreCache
+from controller.firing import CodeSource
 from controller.fleet import Progress
 from controller.pulse import StorePulse
 from controller.reporting import NoReporter, Reporter
+from controller.triggering import NoTriggers, Triggering
 from controller.trusting import Trusting
 from controller.turn import Controller
 from dstack.ledger.archive import Archive
@@ -28,6 +30,7 @@ from dstack.model.bucket import Reach
 from dstack.model.errors import DstackError
 from dstack.model.personal import Layer
 from dstack.model.refs import RunKey
+from dstack.model.tags import TaggedFiles, TaggedRun
 from dstack.model.world import Moment
 from dstack.store.store import Store
 
@@ -43,7 +46,7 @@ class ControllerParts:
     `only`: decide for this run alone. `personal`: settings that hold here, over the shared ones.
     `open_archive`: where finished runs go; without it they stay. `reporter` is told of runs. `timers`: shared with
     other daemons; `longest`: how many seconds what fails waits at most. `objects`: the ledger's, to verify what is
-    signed.
+    signed. `code`: where triggers look; without it there are none.
     """
 
     ledger: Ledger
@@ -59,6 +62,20 @@ class ControllerParts:
     timers: BackgroundScheduler | None = None
     longest: float | None = None
     objects: Callable[[], Objects] | None = None
+    code: "CodeParts | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeParts:
+    """`open` opens the code remote; `tagged` reads what a tag names. `poll`: seconds between two looks at it.
+
+    `watched`: the code is on this machine, where a look is cheap: each turn takes one.
+    """
+
+    open: Callable[[], CodeSource]
+    tagged: Callable[[str], TaggedRun | TaggedFiles]
+    poll: float
+    watched: bool
 
 
 class ControllerDaemon:
@@ -66,6 +83,9 @@ class ControllerDaemon:
 
     def __init__(self, parts: ControllerParts) -> None:
         """Nothing is read or written yet."""
+        self._loop = Loop(self._step, name="controller", poll=parts.poll, watched=parts.watched, timers=parts.timers)
+        self.wake = self._loop.wake
+        self.stop = self._loop.stop
         interval, burst = bucket.controller_pace(parts.reach)
         self._pulse = StorePulse(controller=secrets.token_hex(6), own=parts.store, open_store=parts.open_store)
         self._ledger = Telling(parts.ledger)
@@ -74,6 +94,7 @@ class ControllerDaemon:
         if parts.open_archive:
             archive = Archiving(open_archive=parts.open_archive, jitter=random.random, told=self._told)
             cache.archived = archive.answer
+        self._triggers = self._triggering(parts, parts.code) if parts.code and not parts.only else None
         self.controller = Controller(
             ledger=self._ledger,
             pulse=self._pulse,
@@ -81,18 +102,15 @@ class ControllerDaemon:
             trust=Trusting(parts.objects),
             archive=archive or NoArchive(),
             reporter=self._reporter,
+            triggers=self._triggers or NoTriggers(),
             longest=parts.longest,
             store=parts.store,
-            entropy=lambda: secrets.token_hex(NONCE_BYTES),
+            entropy=_entropy,
             jitter=random.random,
             bucket=bucket.Bucket.full(interval=interval, burst=burst, now=time.monotonic()),
             only=parts.only,
             personal=parts.personal,
         )
-        self._loop = Loop(self._step, name="controller", poll=parts.poll, watched=parts.watched, timers=parts.timers)
-        self.wake = self._loop.wake
-        self.wake_code = self._loop.wake
-        self.stop = self._loop.stop
 
     def tell(self, told: Callable[[], None]) -> None:
         """Have this called whenever something was pushed: by a runner of this process, which then needn't poll."""
@@ -104,6 +122,12 @@ class ControllerDaemon:
             self._loop.run()
         finally:
             self._end()
+
+    def wake_code(self) -> None:
+        """The code may have changed."""
+        if self._triggers:
+            self._triggers.wake()
+        self.wake()
 
     def retry(self) -> None:
         """Wait no longer for what has failed."""
@@ -123,6 +147,18 @@ class ControllerDaemon:
             runs=done.runs,
         )
 
+    def _triggering(self, parts: ControllerParts, code: CodeParts) -> Triggering:
+        return Triggering(
+            open_code=code.open,
+            tagged=code.tagged,
+            poll=code.poll,
+            watched=code.watched,
+            jitter=random.random,
+            entropy=_entropy,
+            told=self.wake,
+            longest=parts.longest,
+        )
+
     def _told(self) -> None:
         self._ledger.told()
         self.wake()
@@ -140,6 +176,10 @@ class ControllerDaemon:
             self._pulse.end()
         except DstackError as error:
             LOG.warning("this controller's heartbeat can't be removed: %s", error)
+
+
+def _entropy() -> str:
+    return secrets.token_hex(NONCE_BYTES)
 
 
 def moment() -> Moment:

@@ -1,6 +1,7 @@
 """What happens to the code starts runs: looked at in a thread of its own, so that no turn waits for the code remote."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -165,6 +166,7 @@ class Triggering:
         if found is None:
             return 0.0
         usual = self.poll if found.active else max(IDLE_SECONDS, self.poll)
+        usual = math.inf if self.watched else usual  # every turn looks
         if found.next_at is None:
             return usual
         ahead = (found.next_at - now.wall).total_seconds()

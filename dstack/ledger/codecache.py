@@ -87,6 +87,23 @@ class CodeCache:
             if done.status != 0:
                 raise self._unreachable(done)
 
+    def bring_whole(self, commit: str) -> None:
+        """Have all files of what no branch contains, to be pushed: a pull request's ref may be hidden from who pushes.
+
+        Raises Unavailable, Failed.
+        """
+        if self._local or self._whole:
+            return
+        wanted = ("rev-list", "--objects", "--missing=print", commit, "--not", "--branches")
+        listed = git.output(self._context, *wanted).decode(errors="surrogateescape").splitlines()
+        missing = [line[1:] for line in listed if line.startswith("?")]
+        if missing:
+            # As git itself fetches what it left out (git/promisor-remote.c, fetch_objects), but all at once.
+            options = ("-c", "fetch.negotiationAlgorithm=noop", *_FETCH[:-1], "--filter=blob:none", "--stdin", _REMOTE)
+            done = git.run(self._context, *options, stdin="".join(f"{oid}\n" for oid in missing).encode())
+            if done.status != 0:
+                raise self._unreachable(done)
+
     def changed(self, diff: Diff) -> frozenset[str] | None:
         """The paths that differ; None where that can't be told, or they are too many. Raises Unavailable, Failed."""
         before = self._merge_base(diff) if diff.forked else diff.before

@@ -16,6 +16,7 @@ from dstack.ledger.records import AssignmentsReader
 from dstack.ledger.runs import RunText, WriteCommit
 from dstack.ledger.seentree import read_seen, write_seen
 from dstack.ledger.signing import Signing
+from dstack.ledger.tags import read_tag
 from dstack.model import refs, runtext
 from dstack.model.errors import Invalid
 from dstack.model.job import JOB_LIMIT
@@ -39,6 +40,7 @@ from dstack.model.observation import (
 from dstack.model.pool import Registration
 from dstack.model.refs import RunKey
 from dstack.model.seen import Seen
+from dstack.model.tags import TaggedFiles, TaggedRun
 
 V = TypeVar("V")
 
@@ -115,6 +117,14 @@ class GitLedger:
             return self.cache.objects.blob(oid, "job object", limit=JOB_LIMIT)
         except (Invalid, Damaged):
             return None
+
+    def tagged(self, oid: str) -> TaggedRun | TaggedFiles:
+        """What a tag names, at its full id. Raises Invalid."""
+        try:
+            return read_tag(self.cache.objects, self.text, oid)
+        except Damaged as error:
+            msg = f"the tag at {oid[:12]} can't be read: {error}"
+            raise Invalid(msg) from error
 
     def _made(self, change: Change, seen: Observation, base: str | None) -> dict[str, str | None]:
         """The new ids of the refs that it changes."""
