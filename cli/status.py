@@ -94,7 +94,8 @@ def _look(
         found = {line.root for line in chosen_runs(runs, last=choice.last, everything=choice.everything)}
         if before and all(line.finished for line in runs if line.root in found):
             found = set()
-        chosen = [line for line in runs if line.root in found | before]
+        shown = found | before
+        chosen = [line for line in runs if line.root in shown]
     return seen, runs, _explained(chosen, session, seen)
 
 
