@@ -87,7 +87,10 @@ class ControllerDaemon:
         self.wake = self._loop.wake
         self.stop = self._loop.stop
         interval, burst = bucket.controller_pace(parts.reach)
-        self._pulse = StorePulse(controller=secrets.token_hex(6), own=parts.store, open_store=parts.open_store)
+        trust = Trusting(parts.objects)
+        self._pulse = StorePulse(
+            controller=secrets.token_hex(6), own=parts.store, open_store=parts.open_store, pause=lambda: trust.problem
+        )
         self._ledger = Telling(parts.ledger)
         self._reporter = parts.reporter or NoReporter()
         cache, archive = StoreCache(open_store=self._pulse.opened), None
@@ -99,7 +102,7 @@ class ControllerDaemon:
             ledger=self._ledger,
             pulse=self._pulse,
             cache=cache,
-            trust=Trusting(parts.objects),
+            trust=trust,
             archive=archive or NoArchive(),
             reporter=self._reporter,
             triggers=self._triggers or NoTriggers(),

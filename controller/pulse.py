@@ -22,12 +22,13 @@ BEATS_PER_LEASE = 4
 class StorePulse:
     """Implements `controller.turn.Pulse`. `open_store` opens a store by URL and may raise DstackError.
 
-    Stores stay open. `own` is the URL that this controller's heartbeat goes to.
+    Stores stay open. `own` is the URL that this controller's heartbeat goes to. `pause`: why it decides nothing now.
     """
 
     controller: str
     own: str
     open_store: Callable[[str], Store]
+    pause: Callable[[], str] = str
     _stores: dict[str, Store] = field(default_factory=dict)
     _known: dict[str, Known] = field(default_factory=dict)
     _beats: int = 0
@@ -58,7 +59,12 @@ class StorePulse:
         self._next = now.ticks + lease / BEATS_PER_LEASE
         self._beats += 1
         heartbeat = ControllerHeartbeat(
-            controller=self.controller, host=platform.node(), beats=self._beats, lease=lease, at=now.wall
+            controller=self.controller,
+            host=platform.node(),
+            beats=self._beats,
+            lease=lease,
+            pause=self.pause(),
+            at=now.wall,
         )
         write_controller(self.opened(self.own), heartbeat)
 

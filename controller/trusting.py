@@ -33,17 +33,23 @@ class Judged:
 
 @dataclass(slots=True)
 class Trusting:
-    """Verifies runs that aren't finished, and remembers that. `objects`: those of the controller's ledger."""
+    """Verifies runs that aren't finished, and remembers that. `objects`: those of the controller's ledger.
+
+    `problem`: why some must wait, by the last look.
+    """
 
     objects: Callable[[], Objects] | None = None
+    problem: str = ""
     _verifier: Verifier | None = None
 
     def judged(self, runs: tuple[RunView, ...], seen: Observation, settings: Settings) -> Judged:
         """All runs as they may be decided about under these settings."""
+        self.problem = ""
         if not settings.signed:
             return Judged(runs=runs)
         look = _Look(verifier=self._verifier_of(settings), objects=self.objects)
         kept = tuple(one for run in runs if (one := look.run(run, seen)))
+        self.problem = look.problem
         return Judged(runs=kept, held=frozenset(look.held), problem=look.problem)
 
     def _verifier_of(self, settings: Settings) -> Verifier | None:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.home import why_nobody_decides
+from cli.session import open_session
 from cli.signed_ledger import signer_of_code, signing_in
+from controller.pulse import StorePulse
 from controller.trusting import UNSET, Judged, Trusting
 from controller.turn import Controller, Pulses
 from dstack.ledger import records
@@ -156,6 +159,18 @@ def test_run_stop_and_resume_sign_where_git_is_set_up_to_and_a_failing_signer_is
     at.dstack("config", "set", "sign", "false", "--personal")
     run = json.loads(at.dstack("run", "hello", "--detach", "--json", "-y").out)["run"]
     assert "SIGNATURE" not in sh(at.remote, "cat-file", "commit", refs.run_branch(run))
+
+
+def test_why_a_controller_decides_nothing_is_told_to_all(at: Desk) -> None:
+    at.dstack("init")
+    seen = open_session(at.folder).poll()
+    store = seen.store()
+    idle = StorePulse(controller="a" * 12, own=seen.store_url, open_store=lambda _url: store, pause=lambda: UNSET)
+    idle.beat(Moment(wall=NOW, ticks=1), 60.0)
+    assert "decides nothing now: signed runs are demanded" in why_nobody_decides(seen)
+    other = StorePulse(controller="b" * 12, own=seen.store_url, open_store=lambda _url: store)
+    other.beat(Moment(wall=NOW, ticks=1), 60.0)
+    assert why_nobody_decides(seen) == ""
 
 
 def test_a_controller_signs_with_what_git_is_set_to_where_it_works(here: Place, tmp_path: Path) -> None:

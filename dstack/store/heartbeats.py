@@ -25,13 +25,17 @@ _Answers = dict[str, T | Invalid | None]
 
 
 class ControllerHeartbeat(Value, frozen=True, kw_only=True):
-    """`controllers/<id>.json`: somebody is home, and how long (seconds) he may be silent before he counts as gone."""
+    """`controllers/<id>.json`: somebody is home, and how long (seconds) he may be silent before he counts as gone.
+
+    `pause`: why he decides nothing about runs; empty while he does.
+    """
 
     version: int = 1
     controller: str
     host: str = ""
     beats: int = 0
     lease: float = 60.0
+    pause: str = ""
     at: Utc
 
 
@@ -112,12 +116,18 @@ def read_controllers(store: Store) -> tuple[ControllerSeen, ...]:
 
 
 def home(store: Store) -> ControllerSeen | None:
-    """A controller that was seen within its lease, by the store's clock; None where nobody is home."""
+    """A controller that was seen within its lease, by the store's clock; None where nobody is home.
+
+    One that decides comes before those that don't.
+    """
     now = store.now()
+    idle: ControllerSeen | None = None
     for one in read_controllers(store):
         if (now - one.modified).total_seconds() <= one.heartbeat.lease:
-            return one
-    return None
+            if not one.heartbeat.pause:
+                return one
+            idle = one
+    return idle
 
 
 def _all(store: Store, asked: Sequence[str], read: Callable[[Store, str], T | None]) -> _Answers[T]:
