@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from dstack.ledger import signing, verifying
 from dstack.ledger.signing import Signing
@@ -16,7 +17,7 @@ from dstack.ledger.submit import submit
 from dstack.ledger.verifying import SignersFile, Verifier
 from dstack.model import refs
 from dstack.model.errors import Failed, Invalid
-from dstack.model.observation import SetWanted
+from dstack.model.observation import CreateRun, SetWanted
 from dstack.model.runspec import Desired, Wanted
 from dstack.model.signature import Distrusted, gpg_verdict, parse_signers, signed_of
 from tests import signers
@@ -139,6 +140,26 @@ def test_an_unsigned_run_and_one_whose_second_commit_is_unsigned_are_refused(her
     change = SetWanted(run=NAME, wanted=Wanted(desired=Desired.ABORT))
     assert here.ledger.commit([change], here.ledger.observe(), atomic=True).won
     assert refused(here, one) == f"commit {tip[:12]}: it is not signed"
+
+
+def creation(here: Place, name: str) -> CreateRun:
+    snapshot = here.snapshot()
+    return CreateRun(spec=spec(name, snapshot.commit), workflows=snapshot.workflows.data, variables=None)
+
+
+def test_runs_that_a_controller_creates_are_signed_too(here: Place, tmp_path: Path) -> None:
+    signed(here, ssh_key().signing())
+    assert here.ledger.commit([creation(here, NAME)], here.ledger.observe(), atomic=True).won
+    assert checked(here, verifier(tmp_path, f"{MAIL} {ssh_key().public}")) == (MAIL,)
+
+
+def test_of_several_runs_in_one_push_none_is_left_where_one_cannot_be_made(here: Place) -> None:
+    bad = creation(here, NAME)
+    bad = replace(bad, spec=structs.replace(bad.spec, nonce="n", workflow="no name!"))
+    pushed = here.ledger.commit([creation(here, "good-1"), bad], here.ledger.observe(), atomic=True)
+    assert not pushed.won
+    assert here.cache.remote_refs([refs.run_branch("good-1")]) == {}
+    assert "dstack" not in sh(Path(here.cache.url), "for-each-ref")
 
 
 def raw(here: Place) -> bytes:

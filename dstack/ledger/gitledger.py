@@ -101,7 +101,8 @@ class GitLedger:
                 refused[change.ref] = str(error)
         if refused and atomic:
             refused = {one.ref: refused.get(one.ref, "another ref of this push was refused") for one in changes}
-        updates = [RefUpdate(ref, seen.refs.get(ref), new) for ref, new in built.items() if ref not in refused]
+        taken = {} if refused and atomic else {ref: new for ref, new in built.items() if ref not in refused}
+        updates = [RefUpdate(ref, seen.refs.get(ref), new) for ref, new in taken.items()]
         pushed = self.cache.push(updates, atomic=atomic)
         outcomes = dict.fromkeys(refused, Outcome.REFUSED)
         return Pushed(outcomes={**pushed.outcomes, **outcomes}, reasons={**pushed.reasons, **refused})
