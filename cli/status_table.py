@@ -72,8 +72,8 @@ def why_text(job: JobLine) -> str:
         return ""
     if job.reason is Reason.EXIT and job.exit_code is not None:
         return f"exit code {job.exit_code}"
-    if job.message and job.reason == job.status.lower():
-        return job.message
+    if job.reason == job.status.lower():
+        return job.message if job.message != job.reason else ""
     code = f", exit code {job.exit_code}" if job.exit_code else ""
     return f"{job.reason}{code}" + (f": {job.message}" if job.message and job.message != job.reason else "")
 
@@ -84,6 +84,6 @@ def run_text(line: RunLine) -> str:
         return f"{'FOREIGN' if line.root else 'BROKEN'}: {line.problem}"
     if not line.status.finished:
         return f"{line.status}: {line.message}" if line.message else str(line.status)
-    if line.status is Status.DONE:
+    if line.status is Status.DONE or line.reason == line.status.lower():
         return str(line.status)
     return f"{line.status}: {line.message if line.reason in (None, Reason.INVALID) else line.reason}"

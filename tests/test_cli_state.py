@@ -190,7 +190,7 @@ def test_stop_and_its_end(at: Desk) -> None:
     assert (run["status"], run["reason"]) == ("STOPPED", "stopped")
     assert {job["status"] for job in run["jobs"]} == {"STOPPED"}
     again = at.dstack("stop", "first")
-    assert (again.code, again.out) == (0, "first has ended already: STOPPED: stopped\n")
+    assert (again.code, again.out) == (0, "first has ended already: STOPPED\n")
 
 
 def test_a_stop_that_the_remote_refuses_says_what_to_do(at: Desk) -> None:

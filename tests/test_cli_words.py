@@ -166,6 +166,7 @@ def test_what_a_word_does_not_mean(word: str, message: str) -> None:
         ({"status": Status.FAILED, "reason": Reason.EXIT, "exit_code": 3, "message": "x"}, "FAILED: exit code 3"),
         ({"status": Status.FAILED, "reason": Reason.OOM, "exit_code": 137}, "FAILED: oom, exit code 137"),
         ({"status": Status.STOPPED, "reason": Reason.STOPPED, "message": "by Ada"}, "STOPPED: by Ada"),
+        ({"status": Status.STOPPED, "reason": Reason.STOPPED, "message": "stopped"}, "STOPPED"),
         (
             {"status": Status.SKIPPED, "reason": Reason.DEPENDENCY, "message": "a is FAILED"},
             "SKIPPED: dependency: a is FAILED",
