@@ -119,18 +119,14 @@ class Triggering:
     def turn(self, world: World, seen: Observation, settings: Settings, now: Moment) -> tuple[Change, ...]:
         """See Triggers."""
         self._news = self._news or self.watched
-        if self._busy or (seen.seen is None and refs.SEEN in seen.refs):
+        if seen.seen is None and refs.SEEN in seen.refs:
             return ()  # a memory that can't be read is told among the problems of the observation
-        self._judge_look(now)
-        if self._found is not None and self._found.is_of(seen.seen):
-            self._offer = self._starting.offer(self._found, world, seen, now)
-            if self._offer is not None:
-                return self._offer.changes
-        else:
-            self._news = True
-        if self._due(now) <= now.ticks:
-            self._begin(Look(seen=seen.seen, rules=settings.triggers, now=now.wall, last=self._found), now)
-        return ()
+        if changes := self._offered(world, seen, now):
+            return changes
+        if self._busy or self._due(now) > now.ticks:
+            return ()
+        self._begin(Look(seen=seen.seen, rules=settings.triggers, now=now.wall, last=self._found), now)
+        return self._offered(world, seen, now)
 
     def pushed(self, result: Pushed, now: Moment) -> None:
         """See Triggers."""
@@ -150,6 +146,18 @@ class Triggering:
             return None
         moments = (self._due(now), self._starting.next_at(now.ticks))
         return min((moment for moment in moments if moment is not None), default=None)
+
+    def _offered(self, world: World, seen: Observation, now: Moment) -> tuple[Change, ...]:
+        """What the last look has found, if it has ended and still counts."""
+        self._offer = None
+        if self._busy:
+            return ()
+        self._judge_look(now)
+        if self._found is not None and self._found.is_of(seen.seen):
+            self._offer = self._starting.offer(self._found, world, seen, now)
+        else:
+            self._news = True
+        return self._offer.changes if self._offer else ()
 
     def _due(self, now: Moment) -> float:
         """When to look, in ticks."""

@@ -41,10 +41,13 @@ from dstack.model.views import Viewer
 from dstack.model.world import Moment
 from dstack.store.memory import MemoryStore
 from runner.held import Held
+from tests import simulated_code
 from tests.model_values import ended, moment
+from tests.simulated_code import LookedAt
 from tests.simulated_remote import Crash, Faults, SimulatedLedger
 from tests.simulated_runner import Machine, SimulatedRunner
 from tests.simulation_laws import broken_laws
+from tests.triggers import CodeRemote
 
 CALM_AT = 600.0
 STOP_AT = CALM_AT + 300.0
@@ -97,6 +100,8 @@ class Simulation:
     random: Random = field(init=False)
     faults: Faults = field(init=False)
     remote: MemoryRemote = field(default_factory=lambda: MemoryRemote(repository="repo"))
+    code: CodeRemote = field(default_factory=CodeRemote)
+    pushed: set[str] = field(default_factory=set)
     store: MemoryStore = field(init=False)
     homes: list[Home] = field(default_factory=list)
     machines: dict[str, Machine] = field(default_factory=dict)
@@ -137,6 +142,7 @@ class Simulation:
         return (
             self.problems
             + clashes
+            + list(simulated_code.broken_laws(self.remote, self.code, self.pushed))
             + broken_laws(self.remote, self.deleted, self.machines.values(), finished=self._all_quiet())
         )
 
@@ -159,6 +165,18 @@ class Simulation:
         for number in range(self.random.randint(2, 7)):
             when = self.random.uniform(0, 200)
             self.at(when, lambda name=f"run-{number}": self._submit(name))  # type: ignore[misc]
+        self.code.push("main", "the first commit", simulated_code.ON_PUSH)
+        simulated_code.begun(self.remote, self.code)
+        for _ in range(self.random.randint(0, 3)):
+            self.at(self.random.uniform(0, 300), self._push)
+
+    def _push(self) -> None:
+        """A commit comes to a branch of the code."""
+        branch = self.random.choice(["main", "main", "topic"])
+        self.code.push(branch, f"commit {self.steps}", simulated_code.ON_PUSH)
+        self.pushed.add(branch)
+        self.say(f"user: pushes {branch}")
+        self._changed()
 
     def _submit(self, name: str) -> None:
         root = f"{self.random.getrandbits(160):040x}"
@@ -252,15 +270,20 @@ class Simulation:
     def _controller(self, home: Home) -> Controller:
         store = self.store.seen_by(lambda: self._is_away("store") or self._is_away(home.name))
         interval, burst = bucket.LOCAL
+        code = LookedAt(self.code, away=lambda: self._is_away("store") or self._is_away(home.name))
         return Controller(
+            triggers=simulated_code.triggering(code, self._entropy, self.random.random),
             ledger=self._ledger(home, self.faults),
             pulse=StorePulse(controller=home.name, own=store.url, open_store=lambda _: store),
             cache=StoreCache(open_store=lambda _: store, clock=lambda: self.now),
             store=store.url,
-            entropy=lambda: f"{self.random.getrandbits(128):032x}",
+            entropy=self._entropy,
             jitter=self.random.random,
             bucket=bucket.Bucket.full(interval=interval, burst=burst, now=self.now + home.offset),
         )
+
+    def _entropy(self) -> str:
+        return f"{self.random.getrandbits(128):032x}"
 
     def _runner(self, home: Home) -> SimulatedRunner:
         store = self.store.seen_by(lambda: self._is_away("store") or self._is_away(home.name))
