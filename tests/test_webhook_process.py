@@ -15,6 +15,7 @@ from queue import Empty, SimpleQueue
 import pytest
 import uvicorn
 
+from dstack.model.errors import Invalid
 from tests.receivers import HOOKS, NAME, PATH, SECRET, SERVED, TOKEN, door, github
 from webhooks.guard import GuardedProtocol
 from webhooks.server import Receiver, Served, Standing, What
@@ -69,6 +70,9 @@ def test_it_hears_is_killed_is_started_again_and_loses_nothing(held: Held) -> No
     assert held.request("POST", HOOKS, headers, BODY) == (202, b"push: refs/heads/main\n")
     assert held.heard() == [(NAME, What.CODE)]
     assert held.request("GET", "/readyz")[0] == 200
+    page = held.request("GET", "/metrics")[1].decode()
+    assert f'dstack_webhook_wakes_total{{repository="{NAME}",what="code"}} 1.0' in page
+    assert "_created" not in page
 
     pid = held.receiver.pid
     assert pid is not None
@@ -105,6 +109,8 @@ def test_a_secret_that_can_be_guessed_is_named(caplog: pytest.LogCaptureFixture)
     assert "a secret or token of weak is shorter" in caplog.text
     assert "hunter2" not in caplog.text
     assert NAME not in caplog.text
+    with pytest.raises(Invalid, match="is no text"):
+        Receiver("0", [Served(name="bytes", secrets=("\udcff" * 20,))], print)
 
 
 def test_it_ends_with_a_controller_that_is_killed() -> None:

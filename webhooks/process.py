@@ -12,7 +12,6 @@ from pathlib import Path
 
 import uvicorn
 import uvloop
-from prometheus_client import disable_created_metrics
 
 from webhooks.app import Parts, application
 from webhooks.deliveries import DeliveriesFile
@@ -47,7 +46,6 @@ def main(arguments: list[str]) -> None:
     given = Given(
         line=int(line), listening=int(listening), parent=int(parent), deliveries=Path(more[0]) if more else None
     )
-    disable_created_metrics()
     threading.Thread(target=_end_with, args=(given.parent,), name="orphan", daemon=True).start()
     uvloop.run(_run(given))
 

@@ -1,19 +1,15 @@
 """The receiver as a controller holds it: a process that listens, started again when it dies, and the news it brings."""
 
 import logging
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from dstack.model.errors import Invalid
 from webhooks.address import listen, parse_address
+from webhooks.child import END_SECONDS, Child
 from webhooks.messages import (
-    LINE_LIMIT,
     Ask,
     FromReceiver,
     Numbers,
@@ -24,21 +20,15 @@ from webhooks.messages import (
     Told,
     What,
     Woke,
-    from_receiver,
-    line,
 )
 
 __all__ = ["Receiver", "Served", "Standing", "What"]
 
 LOG = logging.getLogger(__name__)
 
-MAIN = str(Path(__file__).with_name("__main__.py"))
-# What the process may know of our environment: no credentials are among it.
-ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 # Who lived so long has not failed at the start.
 SOUND_SECONDS = 30.0
-END_SECONDS = 5.0
 # Who has one delivery and its signature can try short secrets at leisure.
 SHORT_SECRET = 16
 
@@ -57,10 +47,10 @@ class Receiver:
     ) -> None:
         """`address`: `HOST:PORT`, or a port of this machine alone. `woke(name, what)` must return soon.
 
-        `deliveries`: a file that remembers deliveries over restarts. Raises Invalid (the address), Failed (it's taken).
+        `deliveries`: a file that remembers deliveries over restarts. Raises Invalid, Failed (the address is taken).
         """
-        self._listening, self._address = listen(parse_address(address))
         _look_at(repositories)
+        self._listening, self._address = listen(parse_address(address))
         self._repositories = tuple(repositories)
         self._woke, self._standing, self._deliveries = woke, standing, deliveries
         # As time goes on, so that a number from before a restart of ours is never met again.
@@ -68,7 +58,7 @@ class Receiver:
         self._changes = threading.Condition()
         self._unsaid: dict[str, int] = {}
         self._serve_unsaid = self._asked = False
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._stop = threading.Event()
         self._keeping = threading.Thread(target=self._keep, name="receiver", daemon=True)
         self._telling = threading.Thread(target=self._tell, name="receiver-telling", daemon=True)
@@ -87,7 +77,7 @@ class Receiver:
         return child.process.pid if child else None
 
     def serve(self, repositories: Sequence[Served]) -> None:
-        """Answer for these from now on: when an id became known, or a secret was rotated."""
+        """Answer for these from now on: when an id became known, or a secret was rotated. Raises Invalid."""
         _look_at(repositories)
         with self._changes:
             self._repositories = tuple(repositories)
@@ -135,7 +125,7 @@ class Receiver:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _one(self) -> None:
-        child = _Child(self._listening, self._deliveries)
+        child = Child(self._listening, self._deliveries)
         try:
             with self._changes:
                 self._child = child
@@ -188,11 +178,11 @@ class Receiver:
                 asked = self._asked
                 self._serve_unsaid, self._unsaid, self._asked = False, {}, False
             if child and serve:
-                child.say(line(serve))
+                child.say(serve)
             if child and numbers:
-                child.say(line(numbers))
+                child.say(numbers)
             if child and asked:
-                child.say(line(Told(standings=self._standings())))
+                child.say(Told(standings=self._standings()))
 
     def _standings(self) -> tuple[Standing, ...]:
         try:
@@ -203,63 +193,12 @@ class Receiver:
 
 
 def _look_at(repositories: Sequence[Served]) -> None:
+    """Raises Invalid."""
     for one in repositories:
+        try:
+            "".join((*one.secrets, *one.tokens)).encode()
+        except UnicodeEncodeError as error:
+            msg = f"a secret or token of {one.name} is no text in UTF-8: make one of letters"
+            raise Invalid(msg) from error
         if any(len(secret) < SHORT_SECRET for secret in (*one.secrets, *one.tokens)):
             LOG.warning("a secret or token of %s is shorter than %d letters: it can be guessed", one.name, SHORT_SECRET)
-
-
-class _Child:
-    """One process, and the line to it."""
-
-    def __init__(self, listening: socket.socket, deliveries: Path | None) -> None:
-        """In a session of its own: an interrupt at the terminal is for us to obey."""
-        self._line, theirs = socket.socketpair()
-        with theirs:
-            descriptors = (theirs.fileno(), listening.fileno())
-            more = [str(deliveries)] if deliveries else []
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", MAIN, *map(str, descriptors), str(os.getpid()), *more],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=descriptors,
-                start_new_session=True,
-                env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
-            )
-
-    def say(self, text: bytes) -> None:
-        """A line; lost where nobody listens any more."""
-        try:
-            self._line.sendall(text)
-        except OSError as error:
-            LOG.debug("the receiver of webhooks doesn't listen: %s", error)
-
-    def messages(self) -> Iterable[FromReceiver]:
-        """What it says, until it ends."""
-        with self._line.makefile("rb") as lines:
-            while True:
-                try:
-                    text = lines.readline(LINE_LIMIT)
-                except OSError:
-                    return
-                if not text:
-                    return
-                message = from_receiver(text)
-                if message is not None:
-                    yield message
-
-    def hang_up(self) -> None:
-        """It ends when nobody is on the line any more."""
-        try:
-            self._line.shutdown(socket.SHUT_RDWR)
-        except OSError as error:
-            LOG.debug("the receiver of webhooks had hung up: %s", error)
-
-    def end(self) -> None:
-        """Wait for it, and no longer than it takes to be killed."""
-        self.hang_up()
-        try:
-            self.process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGKILL)
-            self.process.wait()
-        self._line.close()
