@@ -1,6 +1,8 @@
 """Keys of ssh-keygen and gpg for tests, made once, and git settings that sign with them."""
 
+import atexit
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
@@ -40,7 +42,7 @@ class SshKey:
 @cache
 def ssh_key(name: str = MAIL) -> SshKey:
     """One of this name."""
-    path = Path(mkdtemp(prefix="dstack-test-ssh-")) / "key"
+    path = _folder("dstack-test-ssh-") / "key"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path))
     return SshKey(path)
 
@@ -65,7 +67,7 @@ class GpgKeys:
 @cache
 def gpg_keys() -> GpgKeys:
     """They were made in 2020; one was good for two days."""
-    home = Path(mkdtemp(prefix="dg", dir="/tmp"))  # the path of a socket must be short
+    home = _folder("dg")  # the path of a socket must be short
     gpg = ("gpg", "--homedir", str(home), "--batch", "--quiet", "--faked-system-time", "20200101T000000")
     make = ("--passphrase", "", "--pinentry-mode", "loopback", "--quick-generate-key")
     for name, expires in (("good", "never"), ("expired", "2d"), ("revoked", "never")):
@@ -73,6 +75,13 @@ def gpg_keys() -> GpgKeys:
     listed = run(*gpg, "--with-colons", "--list-keys").splitlines()
     good, expired, revoked = (line.split(":")[9] for line in listed if line.startswith("fpr:"))
     return GpgKeys(home=home, good=good, expired=expired, revoked=revoked)
+
+
+def _folder(prefix: str) -> Path:
+    """For this process alone."""
+    path = Path(mkdtemp(prefix=prefix, dir="/tmp"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 def revoke(keys: GpgKeys, fingerprint: str) -> None:
