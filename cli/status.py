@@ -18,8 +18,12 @@ from cli.summaries import latest_first, load_runs
 from cli.table import table_text
 from cli.terminal import clean, is_terminal, say, tell
 from cli.watching import Frame, watch
+from dstack.ledger.objects import Damaged
+from dstack.model import refs
+from dstack.model.errors import Invalid
 
 WATCH_SECONDS = 1.0
+MOST_TROUBLES = 10
 
 EXAMPLE = """\b
 Examples:
@@ -66,6 +70,8 @@ def command(  # noqa: PLR0913 (one for each option)
         say(_table(lines, jobs=not no_jobs))
     _tell_more(runs, seen)
     _tell_odd(runs, lines, session.remote.name)
+    if refs.SEEN in seen.found and not run:
+        _tell_troubles(session, seen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,3 +174,21 @@ def _tell_odd(runs: Sequence[RunLine], shown: Sequence[RunLine], remote: str) ->
     odd = [line.run for line in runs if line.status is None and line.run not in names]
     if odd:
         tell(f"Not shown, because they can't be executed here: {clean(', '.join(odd))} (`dstack status RUN` says why)")
+
+
+def _tell_troubles(session: Session, seen: Seen) -> None:
+    """On standard error: what should have been started by a trigger, and wasn't."""
+    from dstack.ledger.seentree import read_troubles  # noqa: PLC0415 (only where there are triggers)
+
+    try:
+        troubles = read_troubles(session.cache.objects, seen.found[refs.SEEN]).troubles
+    except (Invalid, Damaged) as error:
+        tell(clean(f"warning: what triggers remember can't be read: {error}"))
+        return
+    for path, one in sorted(troubles.items())[:MOST_TROUBLES]:
+        what = f"{path} at {one.mark[:7]}" if "T" not in one.mark else path
+        names = f" ({', '.join(one.workflows)})" if one.workflows else ""
+        times = f", refused {one.refusals} times" if one.refusals > 1 else ""
+        tell(clean(f"Not started by {what}{names}{times}: {one.reason}"))
+    if len(troubles) > MOST_TROUBLES:
+        tell(f"… and {len(troubles) - MOST_TROUBLES} more: `git ls-tree -r {refs.SEEN}` in the state remote")

@@ -16,6 +16,7 @@ COLUMNS = (
     Column(title="WORKFLOW", least=14, rank=7),
     Column(title="VARIABLES", least=22, rank=5),
     Column(title="USER", least=6, rank=2),
+    Column(title="VIA", least=10, rank=2),
     Column(title="SUBMITTED", least=10, rank=3),
     Column(title="RUNNER", least=8, rank=4),
     Column(title="STATUS", least=28),
@@ -30,7 +31,7 @@ def rows(lines: Sequence[RunLine], *, jobs: bool, repeat: bool, now: datetime) -
             continue
         for number, job in enumerate(line.jobs):
             row = _job_row(line, job, now)
-            yield row if repeat or not number else ["", "", *row[2:5], "", "", *row[7:]]
+            yield row if repeat or not number else ["", "", *row[2:5], "", "", "", *row[8:]]
 
 
 def _run_row(line: RunLine, now: datetime) -> list[str]:
@@ -45,7 +46,18 @@ def _job_row(line: RunLine, job: JobLine, now: datetime) -> list[str]:
 
 
 def _row(line: RunLine, now: datetime, what: tuple[str, str, str], how: tuple[str, str]) -> list[str]:
-    return [line.run, ",".join(line.tags), *what, line.user, ago(line.submitted_at, now), *how]
+    return [line.run, ",".join(line.tags), *what, line.user, via_text(line), ago(line.submitted_at, now), *how]
+
+
+def via_text(line: RunLine) -> str:
+    """`push main 3f2a9c1`, `tag v1 3f2a9c1`, `pull-request 12 3f2a9c1`, `schedule 2026-11-23T03:00Z`; empty: a user."""
+    trigger = line.trigger
+    if trigger is None:
+        return ""
+    if trigger.slot is not None:
+        return f"{trigger.event} {trigger.slot[:16]}Z"
+    what = trigger.ref.split("/", 2)[-1] if trigger.pull is None else str(trigger.pull)
+    return f"{trigger.event} {what} {trigger.commit[:7]}{' (fork)' if trigger.fork else ''}"
 
 
 def variables_text(line: RunLine, job: JobLine) -> str:

@@ -21,6 +21,7 @@ from dstack.ledger.triggered import Triggered
 from dstack.model import refs
 from dstack.model.errors import Unavailable
 from dstack.model.observation import Change, Observation, Pushed, RunRecord
+from tests.calls import Desk
 from tests.git_servers import HttpServer, running
 from tests.model_values import moment
 from tests.repositories import bare, hook, sh, work
@@ -337,3 +338,19 @@ def test_a_look_at_an_idle_folder_starts_no_process(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(git.Running, "__init__", counted)
     town.turns(one, times=20)
     assert begun == []
+
+
+def test_status_says_what_started_a_run_and_what_was_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    town = Town(tmp_path)
+    one = town.controller()
+    town.turns(one)
+    commit = town.push()
+    town.turns(one)
+    broken = town.push("workflows: [{name: test, commands: [x], on: never}]", "topic")
+    town.turns(one)
+    desk = Desk(folder=town.tree, remote=town.state, capture=capfd)
+    shown = desk.dstack("status")
+    assert f"push main {commit[:7]}" in shown.out
+    assert f"Not started by heads/topic at {broken[:7]}" in shown.err
+    (line,) = desk.dstack("status", "--json").json
+    assert (line["via"], line["trigger"]["commit"]) == ("push", commit)

@@ -1,6 +1,7 @@
 """The memory of triggers as a commit: read from the tree of `refs/dstack/seen`, and written with changes."""
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 from dstack.ledger.objects import FILE, FOLDER, Entry, Objects, Tree
 from dstack.model import seen
@@ -10,6 +11,8 @@ from dstack.model.seen import MAX_SEEN, Move, Seen
 FILE_LIMIT = 16 * 1024
 # Folders in one another: a branch's name has slashes.
 MAX_DEEP = 200
+TROUBLES = b"troubles"
+MOST_TROUBLES = 1000
 
 _MESSAGE = "What triggers have seen [skip ci]\n\nskip-checks: true"
 
@@ -24,6 +27,17 @@ def read_seen(objects: Objects, oid: str) -> Seen:
             msg = f"the memory of triggers has more than {MAX_SEEN} entries: delete refs/dstack/seen"
             raise Invalid(msg)
         found[path.decode(errors="replace")] = objects.blob(entry.oid, "refs/dstack/seen", limit=FILE_LIMIT)
+    return seen.from_files(found, oid)
+
+
+def read_troubles(objects: Objects, oid: str) -> Seen:
+    """Of the memory only what kept events from starting runs, which is read quickly. Raises Invalid, Damaged."""
+    entry = objects.tree(objects.commit(oid).tree).get(TROUBLES)
+    if entry is None or not entry.folder:
+        return Seen(oid=oid)
+    found: dict[str, bytes] = {}
+    for path, file in islice(_walk(objects, entry.oid, TROUBLES + b"/", 1), MOST_TROUBLES):
+        found[path.decode(errors="replace")] = objects.blob(file.oid, "refs/dstack/seen", limit=FILE_LIMIT)
     return seen.from_files(found, oid)
 
 

@@ -13,6 +13,7 @@ from dstack.model.plan import PlannedJob
 from dstack.model.refs import RunKey
 from dstack.model.resuming import awaited
 from dstack.model.reuse import run_name
+from dstack.model.runspec import Trigger, Via
 from dstack.model.states import AttemptState, JobState, RunState, desired_of, job_status, run_reason, run_status
 from dstack.model.status import Status
 from dstack.model.world import RunView
@@ -64,6 +65,7 @@ class RunLine(msgspec.Struct, frozen=True, kw_only=True):
 
     `overrides` are the variables that were given on the command line; `store` is where its bytes are, once planned;
     `unreadable` are sentences about records of it that were passed over. `archived`: it has left for the archive.
+    `via` is what made it, and `trigger` what happened where that was no user.
     """
 
     run: str
@@ -84,6 +86,8 @@ class RunLine(msgspec.Struct, frozen=True, kw_only=True):
     only: str | None = None
     unreadable: tuple[str, ...] = ()
     archived: bool = False
+    via: Via | None = None
+    trigger: Trigger | None = None
 
     @property
     def finished(self) -> bool:
@@ -124,6 +128,8 @@ def run_line(view: RunView) -> RunLine:
         overrides={name: value for section in view.spec.variables.values() for name, value in section.items()},
         store=view.state.planned.store if view.state.planned else None,
         only=view.spec.options.only,
+        via=view.spec.via,
+        trigger=view.spec.trigger,
     )
 
 
