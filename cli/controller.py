@@ -60,7 +60,7 @@ def _serve_one(folder: Path, poll: float | None, http: str | None) -> int:
     log_to_stderr()
     daemon = controller_daemon(session, seen, poll=poll)
     with serving(http, session, seen, daemon) as changed:
-        daemon.tell(changed)
+        daemon.show(changed)
         on_signals(daemon.stop)
         tell(f"Controller of {session.remote.url}; store {seen.store_url}")
         daemon.run()

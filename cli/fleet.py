@@ -159,7 +159,7 @@ def _repository(place: Place, door: Door, *, watch: bool) -> Repository:
         door.known(name, seen.repository)
         shared = Shared(timers=timers, longest=LONGEST_SECONDS, watch=watch)
         daemon = controller_daemon(session, seen, poll=place.entry.poll, shared=shared)
-        daemon.tell(lambda: door.changed(name))
+        daemon.show(lambda: door.changed(name))
         return daemon
 
     terms = (place.entry, place.remote.url, place.code.url, watch)

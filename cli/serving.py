@@ -26,7 +26,7 @@ http_option = click.option(
 
 @contextmanager
 def serving(http: str | None, session: Session, seen: Seen, daemon: Daemon) -> Iterator[Callable[[], None]]:
-    """Listen meanwhile, if an address is given; what it gives is called when something was pushed.
+    """Listen meanwhile, if an address is given; what it gives is called when the state has changed.
 
     Raises Invalid, Failed.
     """

@@ -4,7 +4,7 @@ import fcntl
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -51,7 +51,8 @@ def command(folder: Path, *, name: str | None, http: str | None) -> int:
         end_abandoned(session, seen)
         controller = controller_daemon(session, seen)
         with serving(http, session, seen, controller) as changed:
-            both = Both(controller=controller, runner=runner, changed=changed)
+            controller.show(changed)
+            both = Both(controller=controller, runner=runner)
             say(f"State remote {session.remote.url}, store {seen.store_url}, runner {known}. ^C ends it.")
             return both.run()
 
@@ -59,10 +60,10 @@ def command(folder: Path, *, name: str | None, http: str | None) -> int:
 class Both:
     """The two daemons in threads, and what an interrupt does to them."""
 
-    def __init__(self, *, controller: ControllerDaemon, runner: RunnerDaemon, changed: Callable[[], None]) -> None:
-        """Nothing runs yet. `changed` is called when the controller has pushed."""
-        self._controller, self._runner, self._changed = controller, runner, changed
-        controller.tell(self._pushed)
+    def __init__(self, *, controller: ControllerDaemon, runner: RunnerDaemon) -> None:
+        """Nothing runs yet."""
+        self._controller, self._runner = controller, runner
+        controller.tell(runner.wake)
         runner.tell(controller.wake)
         # Its `put`, unlike an event's `set`, may be called in a signal handler.
         self._signals: SimpleQueue[int] = SimpleQueue()
@@ -88,10 +89,6 @@ class Both:
         if self._failure:
             tell(f"dstack: {self._failure}")
         return TROUBLE if self._failure else GOOD
-
-    def _pushed(self) -> None:
-        self._runner.wake()
-        self._changed()
 
     def _work(self) -> None:
         try:

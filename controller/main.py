@@ -119,6 +119,10 @@ class ControllerDaemon:
         """Have this called whenever something was pushed: by a runner of this process, which then needn't poll."""
         self._ledger.told = told
 
+    def show(self, changed: Callable[[], None]) -> None:
+        """Have this called whenever the state remote has changed, by whomever: for those who wait for that."""
+        self._ledger.changed = changed
+
     def run(self) -> None:
         """Until stopped."""
         try:

@@ -1,4 +1,4 @@
-"""A ledger that says when something was pushed through it: others in the process then needn't wait for their poll."""
+"""A ledger that says when something was pushed through it, or has changed: others then needn't wait for their poll."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,17 +11,31 @@ def nobody() -> None:
 
 
 class Telling:
-    """A `Ledger`. `told` is called behind each push that changed something; it must not wait for anything."""
+    """A `Ledger`. `told` is called behind each push that changed something, `changed` behind each look that shows news.
+
+    Neither may wait for anything.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         """Everything is done by `ledger`."""
         self.told: Callable[[], None] = nobody
+        self.changed: Callable[[], None] = nobody
         self._ledger = ledger
-        self.observe, self.job = ledger.observe, ledger.job
+        self._last: Observation | None = None
+        self.job = ledger.job
+
+    def observe(self) -> Observation:
+        """See Ledger."""
+        found = self._ledger.observe()
+        if found is not self._last:
+            self._last = found
+            self.changed()
+        return found
 
     def commit(self, changes: Sequence[Change], seen: Observation, *, atomic: bool) -> Pushed:
         """See Ledger."""
         pushed = self._ledger.commit(changes, seen, atomic=atomic)
         if Outcome.WON in pushed.outcomes.values():
             self.told()
+            self.changed()
         return pushed
