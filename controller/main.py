@@ -139,6 +139,8 @@ class ControllerDaemon:
     def retry(self) -> None:
         """Wait no longer for what has failed."""
         self.controller.retry()
+        if self._triggers:
+            self._triggers.retry()
         self.wake()
 
     def progress(self) -> Progress:

@@ -116,6 +116,10 @@ class Triggering:
         """The code may have changed. From any thread."""
         self._news = True
 
+    def retry(self) -> None:
+        """Wait no longer for what has failed. From any thread."""
+        self._backoff, self._news = Backoff(), True
+
     def turn(self, world: World, seen: Observation, settings: Settings, now: Moment) -> tuple[Change, ...]:
         """See Triggers."""
         self._news = self._news or self.watched

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -16,11 +17,13 @@ from dstack.ledger.git import Running
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.ledger import Ledger
 from dstack.ledger.remote import find_remote
+from dstack.ledger.seentree import SeenReader, read_seen, write_seen
 from dstack.ledger.submit import create_repository
 from dstack.ledger.triggered import Triggered
 from dstack.model import refs
 from dstack.model.errors import Unavailable
 from dstack.model.observation import Change, Observation, Pushed, RunRecord
+from dstack.model.seen import Move, Trouble
 from tests.calls import Desk
 from tests.git_servers import HttpServer, running
 from tests.model_values import moment
@@ -354,3 +357,24 @@ def test_status_says_what_started_a_run_and_what_was_refused(tmp_path: Path, cap
     assert f"Not started by heads/topic at {broken[:7]}" in shown.err
     (line,) = desk.dstack("status", "--json").json
     assert (line["via"], line["trigger"]["commit"]) == ("push", commit)
+
+
+def test_a_memory_that_is_followed_is_the_same_as_one_that_is_read_whole(tmp_path: Path) -> None:
+    objects = Cache(tmp_path / "cache", str(bare(tmp_path / "remote"))).objects
+    random, reader, tip, there = Random(1), SeenReader(), None, dict[str, str]()
+    paths = ["heads/a", "heads/a/b", "heads/a/b/c", "tags/v1", "pulls/1", "heads/topic/x", "heads/topic/y"]
+    for number in range(60):
+        marks: dict[str, str | None] = {path: None for path in random.sample(paths, 3) if path in there}
+        free = [one for one in random.sample(paths, 3) if not any(_clash(one, other) for other in {**there, **marks})]
+        marks |= dict.fromkeys(free[:1], f"{number:040x}")
+        about = random.choice(paths)
+        troubles = {about: Trouble.of(f"{number:040x}", "why") if random.random() < 0.5 else None}
+        tip = write_seen(objects, tip, Move(marks=marks, troubles=troubles if "/b" not in about else {}))
+        there = {path: mark for path, mark in {**there, **marks}.items() if mark}
+        found = reader.read(objects, tip)
+        assert found == read_seen(objects, tip)
+        assert found.marks == there
+
+
+def _clash(one: str, other: str) -> bool:
+    return (one != other and f"{one}/".startswith(f"{other}/")) or (f"{other}/".startswith(f"{one}/") and one != other)

@@ -14,7 +14,7 @@ from dstack.ledger.objects import Damaged
 from dstack.ledger.push import RefUpdate
 from dstack.ledger.records import AssignmentsReader
 from dstack.ledger.runs import RunText, WriteCommit
-from dstack.ledger.seentree import read_seen, write_seen
+from dstack.ledger.seentree import SeenReader, write_seen
 from dstack.ledger.signing import Signing
 from dstack.ledger.tags import read_tag
 from dstack.model import refs, runtext
@@ -77,6 +77,7 @@ class GitLedger:
     _problems: Mapping[str, str] = field(default_factory=dict)
     _notes: NotesReader = field(default_factory=NotesReader)
     _assignments: AssignmentsReader = field(default_factory=AssignmentsReader)
+    _seen: SeenReader = field(default_factory=SeenReader)
 
     def observe(self) -> Observation:
         """Poll once: one fetch. The very same value as before where nothing changed. Raises Unavailable, Failed."""
@@ -244,7 +245,7 @@ class GitLedger:
         elif ref == refs.CONFIG:
             draft.config = records.read_config(objects, oid) if oid else None
         elif ref == refs.SEEN:
-            draft.seen = read_seen(objects, oid) if oid else None
+            draft.seen = self._seen.read(objects, oid) if oid else None
             return "; ".join(draft.seen.faults) if draft.seen else ""
         elif oid and not ref.startswith((refs.SEEN, refs.tag(""))):
             return "it is no ref of dstack's, by its name"

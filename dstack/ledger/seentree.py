@@ -1,6 +1,7 @@
 """The memory of triggers as a commit: read from the tree of `refs/dstack/seen`, and written with changes."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from dstack.ledger.objects import FILE, FOLDER, Entry, Objects, Tree
@@ -28,6 +29,39 @@ def read_seen(objects: Objects, oid: str) -> Seen:
             raise Invalid(msg)
         found[path.decode(errors="replace")] = objects.blob(entry.oid, "refs/dstack/seen", limit=FILE_LIMIT)
     return seen.from_files(found, oid)
+
+
+@dataclass(slots=True)
+class SeenReader:
+    """Reads one memory after the other: of the next one only what differs from the one before."""
+
+    _tree: str = ""
+    _last: Seen = field(default_factory=Seen)
+
+    def read(self, objects: Objects, oid: str) -> Seen:
+        """The memory that stands in this commit. Raises Invalid, Damaged."""
+        tree = objects.commit(oid).tree
+        if tree != self._tree:
+            self._last = self._follow(objects, tree) or read_seen(objects, oid)
+            self._tree = tree
+        return replace(self._last, oid=oid)
+
+    def _follow(self, objects: Objects, tree: str) -> Seen | None:
+        """None where all of it is to be read: there is nothing to follow, or it holds what makes no sense."""
+        if not self._tree or self._last.unreadable or not objects.has(self._tree):
+            return None
+        changed = dict(_differing(objects, self._tree, tree, b""))
+        added = {
+            path: objects.blob(blob, "refs/dstack/seen", limit=FILE_LIMIT) for path, blob in changed.items() if blob
+        }
+        found = seen.from_files(added)
+        marks = {path: mark for path, mark in self._last.marks.items() if path not in changed}
+        troubles = {
+            path: one for path, one in self._last.troubles.items() if f"{TROUBLES.decode()}/{path}" not in changed
+        }
+        if found.unreadable or len(marks) + len(found.marks) > MAX_SEEN:
+            return None
+        return Seen(marks={**marks, **found.marks}, troubles={**troubles, **found.troubles})
 
 
 def read_troubles(objects: Objects, oid: str) -> Seen:
@@ -58,6 +92,25 @@ def _walk(objects: Objects, tree: str, prefix: bytes, depth: int) -> Iterator[tu
             yield from _walk(objects, entry.oid, prefix + name + b"/", depth + 1)
         else:
             yield prefix + name, entry
+
+
+def _differing(objects: Objects, old: str, new: str, prefix: bytes) -> Iterator[tuple[str, str | None]]:
+    """The paths of files that differ between two trees, with the ids of the new ones; None: gone. Raises Invalid."""
+    if prefix.count(b"/") > MAX_DEEP:
+        msg = f"the folders of refs/dstack/seen are more than {MAX_DEEP} deep: delete it"
+        raise Invalid(msg)
+    before, after = (objects.tree(one) if one else {} for one in (old, new))
+    for name in [*(name for name in before if name not in after), *after]:
+        was, now = before.get(name), after.get(name)
+        if was == now:
+            continue
+        if was is not None and not was.folder and (now is None or now.folder):
+            yield (prefix + name).decode(errors="replace"), None
+        inner = [one.oid if one is not None and one.folder else "" for one in (was, now)]
+        if any(inner):
+            yield from _differing(objects, inner[0], inner[1], prefix + name + b"/")
+        if now is not None and not now.folder:
+            yield (prefix + name).decode(errors="replace"), now.oid
 
 
 def _changed(objects: Objects, before: Tree, files: _Files) -> dict[bytes, Entry]:
