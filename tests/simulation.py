@@ -136,7 +136,7 @@ class Simulation:
             self.now, _, act = heapq.heappop(self._agenda)
             self.steps += 1
             act()
-            if self.now > CALM_AT and self._all_quiet():
+            if self.now > CALM_AT and self._all_quiet() and self._all_started():
                 break
         clashes = [clash for machine in self.machines.values() for clash in machine.clashes]
         return (
@@ -477,6 +477,10 @@ class Simulation:
         if any(name not in self.deleted for name in self._unfinished()):
             return False
         return not any(self._lives(machine) for name, machine in self.machines.items() if self._is_on(name))
+
+    def _all_started(self) -> bool:
+        """Or never will be, within the deadline."""
+        return not any(simulated_code.broken_laws(self.remote, self.code, self.pushed))
 
     def _lives(self, machine: Machine) -> bool:
         return any(process.ends > self.now for process in machine.processes.values())
