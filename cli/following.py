@@ -1,5 +1,6 @@
 """Follows one run: its state and its logs as they come, until it has ended."""
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ from cli.session import Seen
 from cli.tails import AWAY_SECONDS, Tails
 from cli.terminal import tell
 from dstack import interrupts
+from dstack.ledger.remote import Remote
 from dstack.model import refs
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.refs import RunKey
+from dstack.wakeups import Wakeups, token_of
 
 LOOK_SECONDS = 0.01
 LONGEST_AWAY_SECONDS = 8.0
@@ -33,21 +36,37 @@ def updates(reader: Reader, run: RunKey, *, new: bool = False) -> Iterator[tuple
     if new:
         marks.assume_new(time.monotonic())
     last: RunLine | None = None
-    while last is None or not last.finished:
-        interrupts.check()
-        if not marks.due(time.monotonic()):
-            yield None
-            time.sleep(LOOK_SECONDS)
-            continue
-        marks.taken(time.monotonic())
-        seen = _patient_poll(reader)
-        if refs.run_branch(run.name) not in seen.found:
-            msg = f"the run {run.name} is gone from the state remote: its branch was deleted, or it was archived"
-            raise Failed(msg)
-        line = reader.line(seen, run.name)
-        if line != last:
-            last = line
-            yield seen, line
+    wakeups: Wakeups | None = None
+    try:
+        while last is None or not last.finished:
+            interrupts.check()
+            if not marks.due(time.monotonic()):
+                yield None
+                time.sleep(LOOK_SECONDS)
+                continue
+            marks.taken(time.monotonic())
+            seen = _patient_poll(reader)
+            wakeups = wakeups or _begun(seen, remote, marks)
+            if refs.run_branch(run.name) not in seen.found:
+                msg = f"the run {run.name} is gone from the state remote: its branch was deleted, or it was archived"
+                raise Failed(msg)
+            line = reader.line(seen, run.name)
+            if line != last:
+                last = line
+                yield seen, line
+    finally:
+        if wakeups:
+            wakeups.stop()
+
+
+def _begun(seen: Seen, remote: Remote, marks: Marks) -> Wakeups | None:
+    """Hear of changes from a controller, where the settings name one and the remote's files don't tell."""
+    url = seen.settings.controller_url
+    if url is None or remote.path is not None or not (token := token_of(os.environ)):
+        return None
+    wakeups = Wakeups(repository=seen.known_repository(), token=token, url=lambda: url, woke=marks.wake)
+    wakeups.start()
+    return wakeups
 
 
 def _patient_poll(reader: Reader) -> Seen:

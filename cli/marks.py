@@ -27,6 +27,7 @@ class Marks:
     remote: Path | None
     key: RunKey
     poll: float = POLL_SECONDS
+    _woken: bool = False
     _seen: frozenset[_Mark] = frozenset()
     _polled: float | None = None
     _changed: float | None = None
@@ -37,8 +38,14 @@ class Marks:
         self._seen = frozenset(mark for mark in self._look() if not mark[0].startswith("note "))
         self._polled = now
 
+    def wake(self) -> None:
+        """Something may have changed. From any thread."""
+        self._woken = True
+
     def due(self, now: float) -> bool:
         """Whether to fetch, at `now` (monotonic seconds)."""
+        if self._woken:
+            return True
         self._latest = frozenset(self._look())
         new = self._latest ^ self._seen
         if self._polled is None or now >= self._polled + self.poll:
@@ -53,6 +60,7 @@ class Marks:
 
     def taken(self, now: float) -> None:
         """What was last looked at is about to be fetched."""
+        self._woken = False
         self._seen, self._polled, self._changed = self._latest, now, None
 
     def _look(self) -> list[_Mark]:

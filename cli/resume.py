@@ -12,6 +12,7 @@ from cli.home import why_nobody_decides
 from cli.lines import RunLine
 from cli.log_text import LogPrinter, prefixes
 from cli.pick import readable
+from cli.poking import poke
 from cli.question import confirm
 from cli.reading import Reader
 from cli.run_end import exit_code, followed_on
@@ -110,6 +111,7 @@ def _push(reader: Reader, run: str, *, afresh: bool) -> tuple[RunLine, Wanted]:
     if not pushed.won:
         msg = f"somebody else has just changed what is wanted of {run}: look at `dstack status {run}`, and try again"
         raise Conflict(msg)
+    poke(reader.session, seen)
     return reader.line(seen, run), wanted
 
 

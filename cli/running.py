@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from cli.interrupts import deferred, goes_on
+from cli.poking import poke
 from cli.preparing import Order, Prepared, fresh_name, prepare, taken_names
 from cli.question import confirm
 from cli.session import Seen, Session, open_session, set_up
@@ -86,6 +87,7 @@ def submitted_run(session: Session, prepared: Prepared, seen: Seen) -> tuple[Pre
         looking = _Looking(session, seen, prepared)
         with deferred():
             done = _push(session, prepared, signed_ledger(session, seen.settings))
+        poke(session, seen)
         _tell_jobs(done[0], done[0].plan(done[1].root), looking.texts())
     except KeyboardInterrupt:
         if done:

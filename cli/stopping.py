@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from cli.poking import poke
 from cli.reading import Reader
 from cli.signed_ledger import signed_ledger
 from dstack.ledger.submit import refusal
@@ -42,6 +43,7 @@ def ask_for(reader: Reader, wish: Wish) -> None:
             return
         pushed = ledger.commit([SetWanted(run=wish.run, wanted=wanted)], observation, atomic=True)
         if pushed.won:
+            poke(reader.session, seen)
             return
         if Outcome.REFUSED in pushed.outcomes.values():
             raise refusal(pushed, ledger.cache.url)

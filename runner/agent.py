@@ -223,6 +223,16 @@ class Agent:
             )
         )
 
+    @property
+    def repository(self) -> str:
+        """The id of the dstack repository it works for."""
+        return self._profile.registration.repository
+
+    @property
+    def controller_url(self) -> str | None:
+        """Where a controller tells of changes, by the settings as they were read last. From any thread."""
+        return self._mail.settings.controller_url
+
     def _store(self) -> str | None:
         """Where to beat: nowhere before the settings were read, nor while it is not known whose name it is."""
         judged = self._mail.registered or self._mail.standing.step is Step.WRITE

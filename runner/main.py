@@ -1,6 +1,7 @@
 """The runner as a daemon: its agent, what wakes it, and what another process asked of it."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ from dstack.ledger.telling import nobody
 from dstack.ledger.waking import Loop
 from dstack.model.bucket import POLL_SECONDS
 from dstack.model.errors import Failed
+from dstack.wakeups import Wakeups, token_of
 from runner.agent import Agent
 from runner.composing import agent_of
 from runner.parts import RunnerParts
@@ -27,13 +29,15 @@ class RunnerDaemon:
         self._wishes_drain = False
         self._asked = False
         self._told: Callable[[], None] = nobody
+        self._wakeups: Wakeups | None = None
         # Set when it is registered, has read what is assigned to it, and is about to end all else it finds.
         self.tidied = threading.Event()
 
     def run(self) -> None:
         """Until shut down. Raises Failed where it can't be a runner, or is one no more; Unavailable, Invalid."""
         with locked(self._parts.folder):
-            agent = self._agent = agent_of(self._parts, self._poke, self._told)
+            token = token_of(os.environ)
+            agent = self._agent = agent_of(self._parts, self._poke, self._pushed)
             agent.lookout.tidied = self.tidied
             _keep_name(self._parts, agent)
             if self._wishes_drain:
@@ -45,9 +49,16 @@ class RunnerDaemon:
             waker = Loop(self._wake, name="runner", poll=poll, watched=remote.path)
             thread = threading.Thread(target=waker.run, name="runner-waker", daemon=True)
             thread.start()
+            wakeups = Wakeups(
+                repository=agent.repository, token=token, url=lambda: agent.controller_url, woke=self.wake
+            )
+            if remote.path is None:  # else its files tell of every change
+                self._wakeups = wakeups
+                wakeups.start()
             try:
                 agent.run()
             finally:
+                wakeups.stop()
                 waker.stop()
                 thread.join()
             if agent.drained:
@@ -80,6 +91,11 @@ class RunnerDaemon:
     def tell(self, told: Callable[[], None]) -> None:
         """Before `run`: have this called whenever something was pushed, by a controller of this process."""
         self._told = told
+
+    def _pushed(self) -> None:
+        self._told()
+        if self._wakeups:
+            self._wakeups.poke()
 
     def _wake(self) -> None:
         self.wake()

@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli import main as door
-from tests.git_servers import HttpServer, SshServer, running
+from tests.git_servers import HttpServer, SshServer, free_port, running, wait_for_port
 from tests.installed import search_path
 from tests.pool import Pool
 from tests.repositories import bare, hook, sh, work
@@ -75,6 +76,32 @@ def at(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
         ssh = SshServer(tmp_path)
         with served(tmp_path, ssh, apart=False, GIT_SSH_COMMAND=ssh.client()) as made:
             yield made
+
+
+SLOW = """
+import sys
+from dstack.model import bucket
+for reach in bucket.POLL_SECONDS:
+    bucket.POLL_SECONDS[reach] = 3600.0
+from cli.runner_door import main
+main(sys.argv[1:])
+"""
+
+
+def test_with_a_controller_that_tells_of_changes_nobody_waits_for_a_poll(tmp_path: Path) -> None:
+    port, token = free_port(), "a-token-of-some-length"
+    with served(tmp_path, HttpServer(tmp_path), apart=False, DSTACK_CONTROLLER_TOKEN=token) as at:
+        at.dstack("config", "set", "lease", "7200")
+        at.dstack("config", "set", "controller_url", f"http://127.0.0.1:{port}")
+        at.start("controller", "dstack", "controller", "--poll", "3600", "--http", f"127.0.0.1:{port}")
+        wait_for_port(port)
+        at.configure_runner("otter", "--executor", "process", "--cpu", "2")
+        at.start("otter", sys.executable, "-c", SLOW, "--state", str(tmp_path / "otter-state"), "start")
+        at.eventually(lambda: any(one["status"] == "live" for one in at.json("runners")))
+        at.dstack("run", "quick", "-d", "--name", "run-1")
+        at.eventually(lambda: at.view("run-1").state.finished is not None)
+        assert at.status("run-1") == "DONE"
+        assert token not in at.logs()
 
 
 def planted(folder: Path, *known: str) -> list[Path]:

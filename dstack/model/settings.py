@@ -1,5 +1,6 @@
 """The settings shared by all, in `config.yaml` on the branch `dstack/config`."""
 
+import re
 from typing import Literal
 
 import msgspec
@@ -8,7 +9,7 @@ from dstack.model.codec import Value, convert
 from dstack.model.document import Mapping, Node, Scalar, parse_document
 from dstack.model.errors import Invalid
 from dstack.model.forge import ForgeSettings
-from dstack.model.problems import Problems
+from dstack.model.problems import Problems, shown
 from dstack.model.retention import DEFAULT, Retention, parse_retention
 from dstack.model.s3_place import OPTIONS, store_url
 from dstack.model.trust import TriggerRule, check_rules
@@ -17,19 +18,22 @@ from dstack.model.yaml_text import yaml_text
 CONFIG_LIMIT = 256 * 1024
 PLACE = "config.yaml on the branch dstack/config"
 
+_ADDRESS = re.compile(r"https?://[A-Za-z0-9._\[\]:-]{1,255}(?:/[!-~]{0,500})?", re.ASCII)
+
 
 class Settings(Value, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`store`: a URL. `lease` in seconds. `throttle`: the remote is pushed to as rarely as a forge.
 
-    `stores`: where stores have moved, old URL → new URL. `retention`: see `kept`. `forge`: what is
-    reported there; nothing without it. `signed`: only runs whose every commit is signed are executed; `signers`: the
-    file of those who may, for a controller. `sign`: whether runs are signed. `triggers`: who may start runs by pushing.
-    The others say how an S3 store is reached and written.
+    `controller_url`: where a controller tells of changes (--http). `stores`: where stores have moved, old URL → new
+    URL. `retention`: see `kept`. `forge`: what is reported there; nothing without it. `signed`: only runs whose every
+    commit is signed are executed; `signers`: the file of those who may, for a controller. `sign`: whether runs are
+    signed. `triggers`: who may start runs by pushing. The others say how an S3 store is reached and written.
     """
 
     store: str | None = None
     lease: float = 60.0
     throttle: Literal["forge"] | None = None
+    controller_url: str | None = None
     endpoint_url: str | None = None
     region: str | None = None
     addressing: str | None = None
@@ -72,6 +76,7 @@ def parse_settings(text: bytes | None) -> Settings:
         if settings.forge:
             settings.forge.check()
         check_rules(settings.triggers)
+        check_url(settings.controller_url)
     except Invalid as error:
         msg = f"{PLACE}: {error}"
         raise Invalid(msg) from error
@@ -79,6 +84,15 @@ def parse_settings(text: bytes | None) -> Settings:
         msg = f"{PLACE}: lease is {settings.lease}; give seconds from 1 to 86400"
         raise Invalid(msg)
     return settings
+
+
+def check_url(url: str | None) -> None:
+    """The address of a controller. Raises Invalid."""
+    if url is None:
+        return
+    if not _ADDRESS.fullmatch(url):
+        msg = f"controller_url is {shown(url)}; write it like `https://dstack.example.org`, without a password"
+        raise Invalid(msg)
 
 
 def settings_text(settings: Settings) -> str:
