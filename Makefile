@@ -20,6 +20,9 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 BENCHMARKS := $(filter-out daemons transfer_tools,$(basename $(notdir $(wildcard benchmarks/*.py))))
 INSTALLED := pyproject.toml .ci/venv .ci/payloads examples/digits/requirements.txt
 
+# They do the same thousands of times: counting their lines as well would take several times as long.
+MANY_TIMES := $(addprefix tests/test_,simulation.py webhook_fuzz.py firing_laws.py)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check golden format-check lint types layers covered packages simulate bench format clean
 
@@ -52,8 +55,8 @@ layers:
 	@nice $(BIN)/lint-imports > $(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
 covered:
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/test_simulation.py
-	$(PYTEST) tests/test_simulation.py  # counting its lines as well would take several times as long
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist worksteal $(MANY_TIMES:%=--ignore=%)
+	$(PYTEST) $(MANY_TIMES)
 	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report
 
 packages:
