@@ -88,15 +88,16 @@ class Found:
 def find(code: CodeSource, look: Look) -> Found:
     """Look. The very same value as the last one where nothing has happened. Raises DstackError."""
     last = look.last
-    tips = code.tips(pulls=last.pulls if last else False)
+    known = last.pulls if last else False
+    tips = code.tips(pulls=known)
     if last is not None and _is_same(last, tips, look):
         return last
     code.forget()
-    firing = _fired(code, look, tips)
+    firing = _fired(code, look, tips, pulls=known)
     pulls = _wants_pulls(code.facts, tips)
-    if pulls and not (last and last.pulls):
+    if pulls and not known:
         tips = code.tips(pulls=True)
-        firing = _fired(code, look, tips)
+        firing = _fired(code, look, tips, pulls=True)
     return Found(
         oid=look.seen.oid if look.seen else None,
         rules=look.rules,
@@ -116,9 +117,9 @@ def _is_same(last: Found, tips: Tips, look: Look) -> bool:
     return last.next_at is None or look.now < last.next_at
 
 
-def _fired(code: CodeSource, look: Look, tips: Tips) -> Firing:
-    """With every fact looked up that is wanted."""
-    begun = _pulls_begun(look.seen, tips)
+def _fired(code: CodeSource, look: Look, tips: Tips, *, pulls: bool) -> Firing:
+    """With every fact looked up that is wanted. `pulls`: pull requests are among the tips, if there are any."""
+    begun = _pulls_begun(look.seen, tips) if pulls else None
     known = _without_pulls(tips) if begun else tips
     firing = fire(look.seen, known, code.facts, look.now, look.rules)
     for _ in range(MOST_ROUNDS):
@@ -130,10 +131,10 @@ def _fired(code: CodeSource, look: Look, tips: Tips) -> Firing:
 
 
 def _pulls_begun(seen: Seen | None, tips: Tips) -> Event | None:
-    """The first look at pull requests records those that there are, as the first start does with branches."""
+    """The first look at pull requests records those there are, be it none, as the first start does with branches."""
     pulls = {path: oid for ref, oid in tips.refs.items() if (path := path_of(ref)) and pull_of(path) is not None}
     tip = tips.refs.get(f"{BRANCHES}{tips.default}")
-    if seen is None or PULLS_BEGAN in seen.marks or not pulls or tip is None:
+    if seen is None or PULLS_BEGAN in seen.marks or tip is None:
         return None
     return Event(path=PULLS_BEGAN, move=Move(marks={**pulls, PULLS_BEGAN: tip}))
 

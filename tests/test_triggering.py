@@ -283,6 +283,18 @@ def test_the_first_look_at_pull_requests_records_them_and_the_next_ones_start_ru
     assert (run.spec.trigger.pull, run.spec.trigger.fork) == (2, True)
 
 
+def test_the_first_pull_request_of_all_starts_a_run_where_it_came_after_the_first_look(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    one = town.controller()
+    town.push(PULL)
+    town.turns(one, times=6)
+    commit = town.push(PULL, "refs/pull/1/head")
+    town.turns(one, times=6)
+    assert town.started() == [f"check {commit}"]
+    town.turns(town.controller(), times=6)
+    assert town.started() == [f"check {commit}"], "another controller remembers it"
+
+
 def test_over_http_without_its_files_polling_alone_does_it(tmp_path: Path) -> None:
     town = Town(tmp_path)
     sh(town.code, "config", "uploadpack.allowFilter", "true")
