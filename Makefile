@@ -20,8 +20,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 BENCHMARKS := $(filter-out daemons transfer_tools,$(basename $(notdir $(wildcard benchmarks/*.py))))
 INSTALLED := pyproject.toml .ci/venv .ci/payloads examples/digits/requirements.txt
 
-# They do the same thousands of times: counting their lines as well would take several times as long.
-MANY_TIMES := $(addprefix tests/test_,simulation.py webhook_fuzz.py firing_laws.py)
+# They do the same thousands of times, or in a time: counting their lines as well would take several times as long.
+MANY_TIMES := $(addprefix tests/test_,simulation.py webhook_fuzz.py firing_laws.py workflows.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check golden format-check lint types layers covered packages simulate bench format clean

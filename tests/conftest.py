@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -49,6 +50,16 @@ def logging_as_before() -> Generator[None]:
     for one in added:
         root.removeHandler(one)
     root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Generator[None]:
+    """A daemon's command that a test calls in this process obeys signals, also when it has ended."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 def environment(folder: Path) -> dict[str, str]:
