@@ -65,12 +65,12 @@ class Happened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a look has found, against the memory `oid`. `pulls`: whether some workflow wants pull requests.
+    """What a look has found, against this memory. `pulls`: whether some workflow wants pull requests.
 
     `problem`: why nothing at all can be told.
     """
 
-    oid: str | None
+    memory: Seen | None
     rules: tuple[TriggerRule, ...]
     tips: Tips
     happened: tuple[Happened, ...] = ()
@@ -82,7 +82,8 @@ class Found:
 
     def is_of(self, seen: Seen | None) -> bool:
         """Whether it still counts: the memory hasn't moved."""
-        return self.oid == (seen.oid if seen else None)
+        mine = self.memory
+        return (mine and (mine.oid, mine.lost)) == (seen and (seen.oid, seen.lost))
 
 
 def find(code: CodeSource, look: Look) -> Found:
@@ -99,7 +100,7 @@ def find(code: CodeSource, look: Look) -> Found:
         tips = code.tips(pulls=True)
         firing = _fired(code, look, tips, pulls=True)
     return Found(
-        oid=look.seen.oid if look.seen else None,
+        memory=look.seen,
         rules=look.rules,
         tips=tips,
         happened=tuple(_happened(code, firing)),

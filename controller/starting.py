@@ -50,7 +50,7 @@ class Starting:
     _singly: bool = False
 
     def offer(self, found: Found, world: World, look: Observation, now: Moment) -> Offer | None:
-        """What is to be pushed now, if anything is."""
+        """What is to be pushed now, if anything is. `look` must show the memory that `found` is of."""
         if now.ticks < self._until.until:
             return None
         if found.baseline is not None:
@@ -63,8 +63,17 @@ class Starting:
         some = ready[:1] if self._singly else ready
         runs: list[CreateRun] = []
         events = [self._event(one, world, look, now, runs) for one in some]
+        if found.memory is not None:
+            keys = {run.spec.trigger.key for run in runs if run.spec.trigger}
+            events = [event.making(keys, found.memory) for event in events]
         moves = seen.joined(event.move for event in events)
         return Offer(changes=(*runs, SetSeen(move=moves)), events=tuple(events), memory=look.seen)
+
+    def settle(self, settled: AbstractSet[str], now: Moment) -> Offer | None:
+        """That these paths' runs were seen."""
+        if now.ticks < self._until.until:
+            return None
+        return Offer(changes=(SetSeen(move=Move(made=dict.fromkeys(settled))),))
 
     def pushed(self, offer: Offer, result: Pushed, now: Moment) -> None:
         """What follows from the remote's answer."""

@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,7 +15,8 @@ from controller.starting import Offer, Starting
 from controller.trouble import Trouble
 from dstack.model import refs
 from dstack.model.errors import DstackError, Invalid
-from dstack.model.observation import Change, Observation, Pushed
+from dstack.model.observation import Change, Observation, Pushed, RunRecord
+from dstack.model.seen import Seen
 from dstack.model.settings import Settings
 from dstack.model.tags import TaggedFiles, TaggedRun
 from dstack.model.world import Moment, World
@@ -27,6 +29,8 @@ IDLE_SECONDS = 60.0
 DUTY = 20.0
 # A storm of webhooks, of a remote elsewhere: seconds between two looks.
 LEAST_SECONDS = 0.5
+# That runs were seen is written so many of the pushes' intervals later.
+SETTLE_INTERVALS = 2
 
 
 class Triggers(Protocol):
@@ -71,6 +75,16 @@ def _in_thread(work: Callable[[], None]) -> None:
     naming.begin(work, name="triggers")
 
 
+def _checked(seen: Observation) -> tuple[Seen | None, AbstractSet[str]]:
+    """The memory, from before the events whose runs got lost; and the paths of those whose runs are there."""
+    memory = seen.seen
+    if memory is None or not memory.made:
+        return memory, frozenset()
+    records = (record for record in seen.runs.values() if isinstance(record, RunRecord))
+    lost = memory.missing({record.spec.trigger.key for record in records if record.spec.trigger})
+    return (memory.rolled_back(lost) if lost else memory), memory.made.keys() - lost
+
+
 def _no_files(oid: str) -> TaggedRun | TaggedFiles:
     msg = f"the tag at {oid[:12]} can't be read here"
     raise Invalid(msg)
@@ -104,6 +118,7 @@ class Triggering:
     _news: bool = True
     _looked: float = float("-inf")
     _least: float = 0.0
+    _settle_at: float | None = None
     _backoff: Backoff = field(default_factory=Backoff)
     _trouble: Trouble = field(default_factory=Trouble)
     _offer: Offer | None = None
@@ -125,12 +140,14 @@ class Triggering:
         self._news = self._news or self.watched
         if seen.seen is None and refs.SEEN in seen.refs:
             return ()  # a memory that can't be read is told among the problems of the observation
-        if changes := self._offered(world, seen, now):
+        memory, settled = _checked(seen)
+        if changes := self._offered(memory, world, seen, now):
             return changes
-        if self._busy or self._due(now) > now.ticks:
-            return ()
-        self._begin(Look(seen=seen.seen, rules=settings.triggers, now=now.wall, last=self._found), now)
-        return self._offered(world, seen, now)
+        if not self._busy and self._due(now) <= now.ticks:
+            self._begin(Look(seen=memory, rules=settings.triggers, now=now.wall, last=self._found), now)
+            if changes := self._offered(memory, world, seen, now):
+                return changes
+        return self._settled(settled, world, now)
 
     def pushed(self, result: Pushed, now: Moment) -> None:
         """See Triggers."""
@@ -146,18 +163,28 @@ class Triggering:
 
     def next_at(self, now: Moment) -> float | None:
         """See Triggers."""
-        if self._busy:
-            return None
-        moments = (self._due(now), self._starting.next_at(now.ticks))
+        moments = (None if self._busy else self._due(now), self._starting.next_at(now.ticks), self._settle_at)
         return min((moment for moment in moments if moment is not None), default=None)
 
-    def _offered(self, world: World, seen: Observation, now: Moment) -> tuple[Change, ...]:
+    def _settled(self, paths: AbstractSet[str], world: World, now: Moment) -> tuple[Change, ...]:
+        """That runs are there needn't be written at once: where pushes are rare, those that start jobs go first."""
+        if not paths:
+            self._settle_at = None
+            return ()
+        if self._settle_at is None:
+            self._settle_at = now.ticks + SETTLE_INTERVALS * world.interval
+        if now.ticks < self._settle_at:
+            return ()
+        self._offer = self._starting.settle(paths, now)
+        return self._offer.changes if self._offer else ()
+
+    def _offered(self, memory: Seen | None, world: World, seen: Observation, now: Moment) -> tuple[Change, ...]:
         """What the last look has found, if it has ended and still counts."""
         self._offer = None
         if self._busy:
             return ()
         self._judge_look(now)
-        if self._found is not None and self._found.is_of(seen.seen):
+        if self._found is not None and self._found.is_of(memory):
             self._offer = self._starting.offer(self._found, world, seen, now)
         else:
             self._news = True

@@ -169,7 +169,8 @@ class Controller:
         """What comes behind all decisions: triggers, and the archive."""
         pushes = self.pushes
         due = self._trigger(world, seen, now)
-        if self.pushes == pushes and self.archive.turn(world, seen, self.settings.kept, now):
+        unsettled = bool(seen.seen and seen.seen.made)  # a run that left before it counts as seen would come again
+        if self.pushes == pushes and not unsettled and self.archive.turn(world, seen, self.settings.kept, now):
             self.bucket = self.bucket.take(now.ticks)
         return due
 

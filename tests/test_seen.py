@@ -6,17 +6,19 @@ from hypothesis import strategies as st
 
 from dstack.model import seen as memory
 from dstack.model.errors import Invalid
-from dstack.model.seen import Move, Seen, Trouble, from_files, joined, path_of, pull_of, schedule_path, to_files
+from dstack.model.seen import Made, Move, Seen, Trouble, from_files, joined, path_of, pull_of, schedule_path, to_files
 from dstack.model.triggers import Schedule
 from tests.triggers import commit_id
 
 A, B = commit_id("a"), commit_id("b")
 NIGHTLY = schedule_path("nightly", Schedule(cron="0 3 * * *"))
 TROUBLE = Trouble(mark=B, reason="denied", refusals=3, workflows=("test",))
+MADE = Made(keys=("k1",), before={"heads/feature/x": None}, against=B)
 SEEN = Seen(
     oid=commit_id("seen"),
     marks={"heads/feature/x": A, "tags/v1": B, "pulls/12": A, NIGHTLY: "2026-11-23T03:00:00Z"},
     troubles={"heads/feature/x": TROUBLE},
+    made={"heads/feature/x": MADE},
 )
 
 
@@ -27,6 +29,7 @@ def test_the_tree_reads_well() -> None:
         "pulls/12": f"{A}\n".encode(),
         NIGHTLY: b"2026-11-23T03:00:00Z\n",
         "troubles/heads/feature/x": f'{{"mark":"{B}","reason":"denied","refusals":3,"workflows":["test"]}}'.encode(),
+        "made/heads/feature/x": f'{{"against":"{B}","before":{{"heads/feature/x":null}},"keys":["k1"]}}'.encode(),
     }
     assert NIGHTLY.startswith("schedule/nightly.")
 
@@ -51,23 +54,38 @@ TROUBLES = st.builds(
 )
 
 
-@given(st.dictionaries(PATHS, OIDS), st.dictionaries(PATHS, TROUBLES, max_size=3))
-def test_what_is_written_is_read(marks: dict[str, str], troubles: dict[str, Trouble]) -> None:
-    seen = Seen(oid=A, marks=marks, troubles=troubles)
+MADES = st.builds(
+    lambda path, mark, against: (path, Made(keys=("k",), before={path: mark}, against=against)),
+    PATHS, st.one_of(st.none(), OIDS), st.one_of(st.none(), OIDS),
+)  # fmt: skip
+
+
+@given(st.dictionaries(PATHS, OIDS), st.dictionaries(PATHS, TROUBLES, max_size=3), st.lists(MADES, max_size=3))
+def test_what_is_written_is_read(
+    marks: dict[str, str], troubles: dict[str, Trouble], made: list[tuple[str, Made]]
+) -> None:
+    seen = Seen(oid=A, marks=marks, troubles=troubles, made=dict(made))
     assert from_files(to_files(seen), A) == seen
+
+
+TAKEN = b'{"keys":[],"before":{"heads/x":null},"against":null}'
 
 
 @given(
     st.dictionaries(
         st.one_of(
-            PATHS, st.sampled_from([NIGHTLY, "troubles/heads/x", "troubles/", "x", "schedule/..", "heads/"]), st.text()
+            PATHS,
+            st.sampled_from([NIGHTLY, "troubles/heads/x", "troubles/", "made/heads/x", "made/", "x", "heads/"]),
+            st.text(),
         ),
-        st.one_of(st.binary(max_size=100), st.sampled_from([A.encode(), b"{}", b'{"mark":"\\u001b[0m","reason":""}'])),
+        st.one_of(
+            st.binary(max_size=100), st.sampled_from([A.encode(), b"{}", b'{"mark":"\\u001b[0m","reason":""}', TAKEN])
+        ),
     )
 )
 def test_no_tree_does_harm(files: dict[str, bytes]) -> None:
     seen = from_files(files)
-    read = {*seen.marks, *(f"troubles/{path}" for path in seen.troubles)}
+    read = {*seen.marks, *(f"troubles/{path}" for path in seen.troubles), *(f"made/{path}" for path in seen.made)}
     assert read | seen.unreadable == set(files)
     again = from_files(to_files(seen))
     assert (again.marks, again.troubles, again.faults) == (seen.marks, seen.troubles, ())
@@ -91,6 +109,10 @@ def test_no_tree_does_harm(files: dict[str, bytes]) -> None:
         (NIGHTLY, b"1000-01-01T00:00:00Z"),
         ("schedule/nightly", b"2026-11-23T03:00:00Z"),
         ("other/x", A.encode()),
+        ("made/heads/x", b'{"keys":[],"before":{},"against":null}'),
+        ("made/heads/x", b'{"keys":[],"before":{"heads/x":"main"},"against":null}'),
+        ("made/heads/x", b'{"keys":[],"before":{"heads/x":null},"against":"main"}'),
+        ("made/heads/x", b'{"keys":[],"before":{"heads/x":null,"other":null},"against":null}'),
     ],
 )
 def test_what_makes_no_sense_is_told_and_known_to_be_unreadable(path: str, content: bytes) -> None:
@@ -117,12 +139,18 @@ def test_a_tree_without_bounds_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_move_says_what_changes_in_the_tree() -> None:
-    move = Move(marks={"heads/a": A, "heads/b": None}, troubles={"heads/a": None, "heads/c": TROUBLE})
+    move = Move(
+        marks={"heads/a": A, "heads/b": None},
+        troubles={"heads/a": None, "heads/c": TROUBLE},
+        made={"heads/a": None, "heads/feature/x": MADE},
+    )
     assert move.files() == {
         "heads/a": f"{A}\n".encode(),
         "heads/b": None,
         "troubles/heads/a": None,
         "troubles/heads/c": to_files(SEEN)["troubles/heads/feature/x"],
+        "made/heads/a": None,
+        "made/heads/feature/x": to_files(SEEN)["made/heads/feature/x"],
     }
 
 
@@ -130,6 +158,7 @@ MOVES = st.builds(
     Move,
     marks=st.dictionaries(st.sampled_from(["heads/a", "heads/b", "tags/a"]), st.sampled_from([A, B, None])),
     troubles=st.dictionaries(st.sampled_from(["heads/a", "heads/b"]), st.sampled_from([TROUBLE, None])),
+    made=st.sampled_from([{}, {"heads/feature/x": MADE}, {"heads/feature/x": None}]),
 )
 
 

@@ -190,6 +190,57 @@ def test_half_of_a_push_is_made_whole_without_a_second_run(tmp_path: Path) -> No
     assert sh(town.state, "show", f"{refs.SEEN}:heads/main") == commit
 
 
+BOTH = "workflows: [{name: test, commands: [x], on: push}, {name: more, commands: [x], on: push}]\n"
+
+
+def _delete(town: Town, workflow: str) -> None:
+    """As a server leaves it that dies in the middle of a push: the memory moves first, and the run isn't there."""
+    for run in town.runs():
+        if run.spec.workflow == workflow:
+            sh(town.state, "update-ref", "-d", refs.run_branch(run.name))
+            sh(town.state, "update-ref", "-d", refs.snapshot(run.key))
+
+
+@pytest.mark.parametrize("lost", [("test",), ("test", "more")])
+def test_a_run_that_a_dying_server_lost_is_made_again_and_no_other(tmp_path: Path, lost: tuple[str, ...]) -> None:
+    town = Town(tmp_path)
+    town.turns(town.controller(), times=2)
+    commit = town.push(BOTH)
+    one = town.controller(lambda ledger: Dying(ledger, "behind"))
+    with pytest.raises(Killed):
+        town.turns(one)
+    names = {run.name for run in town.runs()}
+    for workflow in lost:
+        _delete(town, workflow)
+    town.turns(town.controller())
+    assert town.started() == [f"more {commit}", f"test {commit}"]
+    assert {run.name for run in town.runs()} == names
+    assert "made" not in sh(town.state, "ls-tree", "--name-only", refs.SEEN), "that they are there is remembered"
+
+
+def test_what_moved_on_before_a_lost_run_was_made_again_starts_for_where_it_is(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    town.turns(town.controller(), times=2)
+    first = town.push(BOTH)
+    with pytest.raises(Killed):
+        town.turns(town.controller(lambda ledger: Dying(ledger, "behind")))
+    _delete(town, "test")
+    second = town.push(BOTH)
+    town.turns(town.controller())
+    assert town.started() == sorted([f"more {first}", f"more {second}", f"test {second}"])
+
+
+def test_a_run_that_was_seen_and_is_deleted_by_hand_does_not_come_back(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    one = town.controller()
+    town.turns(one, times=2)
+    commit = town.push(BOTH)
+    town.turns(one)
+    _delete(town, "test")
+    town.turns(one, town.controller(), times=6)
+    assert town.started() == [f"more {commit}"]
+
+
 def test_two_controllers_start_one_run(tmp_path: Path) -> None:
     town = Town(tmp_path)
     one, other = town.controller(), town.controller()

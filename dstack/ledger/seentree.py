@@ -10,6 +10,8 @@ from dstack.model.errors import Invalid
 from dstack.model.seen import MAX_SEEN, Move, Seen
 
 FILE_LIMIT = 16 * 1024
+# The keys of as many runs as go into one push.
+MADE_LIMIT = 256 * 1024
 # Folders in one another: a branch's name has slashes.
 MAX_DEEP = 200
 TROUBLES = b"troubles"
@@ -27,7 +29,7 @@ def read_seen(objects: Objects, oid: str) -> Seen:
         if len(found) >= MAX_SEEN:
             msg = f"the memory of triggers has more than {MAX_SEEN} entries: delete refs/dstack/seen"
             raise Invalid(msg)
-        found[path.decode(errors="replace")] = objects.blob(entry.oid, "refs/dstack/seen", limit=FILE_LIMIT)
+        found[path.decode(errors="replace")] = _content(objects, path.decode(errors="replace"), entry.oid)
     return seen.from_files(found, oid)
 
 
@@ -51,17 +53,16 @@ class SeenReader:
         if not self._tree or self._last.unreadable or not objects.has(self._tree):
             return None
         changed = dict(_differing(objects, self._tree, tree, b""))
-        added = {
-            path: objects.blob(blob, "refs/dstack/seen", limit=FILE_LIMIT) for path, blob in changed.items() if blob
-        }
+        added = {path: _content(objects, path, blob) for path, blob in changed.items() if blob}
         found = seen.from_files(added)
         marks = {path: mark for path, mark in self._last.marks.items() if path not in changed}
-        troubles = {
-            path: one for path, one in self._last.troubles.items() if f"{TROUBLES.decode()}/{path}" not in changed
-        }
+        troubles = {path: one for path, one in self._last.troubles.items() if f"troubles/{path}" not in changed}
+        made = {path: one for path, one in self._last.made.items() if f"made/{path}" not in changed}
         if found.unreadable or len(marks) + len(found.marks) > MAX_SEEN:
             return None
-        return Seen(marks={**marks, **found.marks}, troubles={**troubles, **found.troubles})
+        return Seen(
+            marks={**marks, **found.marks}, troubles={**troubles, **found.troubles}, made={**made, **found.made}
+        )
 
 
 def read_troubles(objects: Objects, oid: str) -> Seen:
@@ -71,7 +72,7 @@ def read_troubles(objects: Objects, oid: str) -> Seen:
         return Seen(oid=oid)
     found: dict[str, bytes] = {}
     for path, file in islice(_walk(objects, entry.oid, TROUBLES + b"/", 1), MOST_TROUBLES):
-        found[path.decode(errors="replace")] = objects.blob(file.oid, "refs/dstack/seen", limit=FILE_LIMIT)
+        found[path.decode(errors="replace")] = _content(objects, path.decode(errors="replace"), file.oid)
     return seen.from_files(found, oid)
 
 
@@ -81,6 +82,11 @@ def write_seen(objects: Objects, base: str | None, move: Move) -> str:
     files = {tuple(path.encode().split(b"/")): content for path, content in move.files().items()}
     entries = _changed(objects, root, files)
     return objects.write_commit(objects.write_tree(entries), [base] if base else [], _MESSAGE)
+
+
+def _content(objects: Objects, path: str, blob: str) -> bytes:
+    limit = MADE_LIMIT if path.startswith("made/") else FILE_LIMIT
+    return objects.blob(blob, "refs/dstack/seen", limit=limit)
 
 
 def _walk(objects: Objects, tree: str, prefix: bytes, depth: int) -> Iterator[tuple[bytes, Entry]]:

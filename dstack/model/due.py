@@ -93,7 +93,7 @@ def _event(workflow: str, slots: Mapping[str, str], scene: Scene, at: Moment, as
         ref=ref,
         commit=at.tip,
         slot=slot,
-        key=key_of(workflow, TriggerEvent.SCHEDULE, ref, slot, scene.seen),
+        key=key_of(workflow, TriggerEvent.SCHEDULE, ref, slot, scene.seen.against(path)),
         by=at.facts.by,
     )
     troubles = {path: trouble} if trouble or path in scene.seen.troubles else {}

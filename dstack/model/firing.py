@@ -115,9 +115,11 @@ def _tidy(refs: dict[str, str], scene: Scene, at: Moment | None, clock: Due) -> 
     marks: dict[str, str | None] = {}
     for path in seen.unreadable:
         marks[path] = scene.tips.refs[refs[path]] if path in refs else None
-    for path in seen.marks:
+    for path in seen.marks.keys() | seen.lost:
         if path not in refs and pull_of(path) is None and not path.startswith(SCHEDULES):
             marks[path] = None
+    over = {path for path in seen.lost if _is_over(path, refs, scene, clock)}
+    marks.update({path: scene.tips.refs[refs[path]] for path in over if path in refs})
     marks.update(clock.begun)
     marks.update(dict.fromkeys(clock.gone))
     left = seen.marks.keys() | refs.keys() | clock.begun.keys()
@@ -125,8 +127,19 @@ def _tidy(refs: dict[str, str], scene: Scene, at: Moment | None, clock: Due) -> 
         path: None for path in seen.troubles if marks.get(path, "") is None or path not in left
     }
     troubles.update(_broken(scene, at))
-    tidied = Event(path="", move=Move(marks=marks, troubles=troubles))
-    return (tidied,) if marks or troubles else ()
+    made = {path: None for path in seen.made if marks.get(path, "") is None or path in over}
+    tidied = Event(path="", move=Move(marks=marks, troubles=troubles, made=made))
+    return (tidied,) if marks or troubles or made else ()
+
+
+def _is_over(path: str, refs: dict[str, str], scene: Scene, clock: Due) -> bool:
+    """Whether a lost event can't come again: its ref is gone, or is back where it was; its schedule begins anew."""
+    if path in scene.seen.unreadable:
+        return True
+    mark = scene.seen.marks.get(path)
+    if path.startswith(SCHEDULES):
+        return mark is None or path in clock.begun
+    return path not in refs or mark == scene.tips.refs[refs[path]]
 
 
 def _broken(scene: Scene, at: Moment | None) -> dict[str, Trouble]:

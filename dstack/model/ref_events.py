@@ -82,7 +82,7 @@ def ref_event(moved: Moved, scene: Scene, asking: Asking) -> Event:
         path=moved.path,
         move=Move(marks={moved.path: moved.commit}, troubles=troubles),
         runs=runs,
-        can_wait=not runs and not troubles and moved.before is not None,
+        can_wait=not runs and not troubles and moved.before is not None and moved.path not in scene.seen.made,
     )
 
 
@@ -100,9 +100,9 @@ def trouble_of(what: What, facts: CommitFacts, scene: Scene, asking: Asking) -> 
     return Trouble.of(what.mark, why, workflows=what.workflows) if why else None
 
 
-def key_of(workflow: str, event: TriggerEvent, ref: str, mark: str, seen: Seen) -> str:
-    """The key of a run (DESIGN section 11). `mark`: the commit or slot."""
-    return hashlib.sha256(encode([workflow, event, ref, mark, seen.oid])).hexdigest()
+def key_of(workflow: str, event: TriggerEvent, ref: str, mark: str, against: str | None) -> str:
+    """The key of a run (DESIGN section 11). `mark`: the commit or slot. `against`: the memory it was evaluated with."""
+    return hashlib.sha256(encode([workflow, event, ref, mark, against])).hexdigest()
 
 
 def _started(moved: Moved, facts: CommitFacts, scene: Scene, asking: Asking) -> Iterator[str]:
@@ -140,7 +140,7 @@ def _fired(moved: Moved, workflow: str, facts: CommitFacts, scene: Scene, *, for
         ref=moved.ref,
         before=moved.before,
         commit=moved.commit,
-        key=key_of(workflow, moved.event, moved.ref, moved.commit, scene.seen),
+        key=key_of(workflow, moved.event, moved.ref, moved.commit, scene.seen.against(moved.path)),
         by=facts.by,
         pull=pull_of(moved.path),
         fork=fork,

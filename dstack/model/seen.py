@@ -1,19 +1,24 @@
 """`refs/dstack/seen`: what triggers remember of the code remote, as the files of a git tree (DESIGN sections 3, 11).
 
 `heads/<branch>`, `tags/<tag>`, `pulls/<n>`: the last commit that was evaluated; `schedule/<workflow>.<digest>`: the
-last slot. `troubles/<path of one of these>`: what kept its last event from starting what it should.
+last slot. `troubles/<path of one of these>`: what kept its last event from starting what it should. `made/<path>`: the
+runs of its last event, until somebody has seen them: a server that dies within a push may move this ref alone.
 """
 
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from dstack.model.codec import Value, decode, encode
 from dstack.model.errors import Invalid
 from dstack.model.problems import shown
 from dstack.model.triggers import Schedule
+
+V = TypeVar("V")
 
 MAX_SEEN = 300_000
 MAX_PATH = 1000  # bytes
@@ -28,8 +33,10 @@ PULLS_BEGAN = "pulls/0"
 
 _PULLS = "pulls/"
 _TROUBLES = "troubles/"
+_MADE = "made/"
 _KINDS = {"refs/heads/": HEADS, "refs/tags/": TAGS}
 _MAX_TROUBLE = 16 * 1024
+_MAX_MADE = 256 * 1024
 _MAX_REASON = 1000
 _MAX_NAMED = 100
 _MOST_FAULTS = 20
@@ -60,44 +67,71 @@ class Trouble(Value, frozen=True, kw_only=True):
         return cls(mark=mark, reason=one_line(reason, _MAX_REASON), refusals=refusals, workflows=named)
 
 
+class Made(Value, frozen=True, kw_only=True):
+    """What one push was to make: the runs of these keys, beside the move of the marks.
+
+    `before`: the marks that moved, as they were (None: there was none). `against`: what the keys were made with.
+    """
+
+    keys: tuple[str, ...]
+    before: dict[str, str | None]
+    against: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """What is remembered. `oid` is the commit it stands in; None: not written yet.
 
     `unreadable`: paths of the tree whose text made no sense. What is there now is recorded for them, and nothing fires.
+    `lost`: events that are to be evaluated again, see `rolled_back`.
     """
 
     oid: str | None = None
     marks: Mapping[str, str] = field(default_factory=dict)
     troubles: Mapping[str, Trouble] = field(default_factory=dict)
+    made: Mapping[str, Made] = field(default_factory=dict)
     unreadable: frozenset[str] = frozenset()
     faults: tuple[str, ...] = ()
+    lost: frozenset[str] = frozenset()
+
+    def against(self, path: str) -> str | None:
+        """The commit that the keys of an event at this path are made with."""
+        return self.made[path].against if path in self.lost else self.oid
+
+    def missing(self, keys: AbstractSet[str]) -> frozenset[str]:
+        """The paths whose last event has made runs that are not among these."""
+        return frozenset(path for path, made in self.made.items() if not keys >= frozenset(made.keys))
+
+    def rolled_back(self, lost: frozenset[str]) -> "Seen":
+        """The memory from before these events. They give the same keys again, so what there is isn't made twice."""
+        before = {path: mark for one in lost for path, mark in self.made[one].before.items()}
+        marks = {path: mark for path, mark in {**self.marks, **before}.items() if mark is not None}
+        return replace(self, marks=marks, lost=lost)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Move:
-    """A change of what is remembered: paths with their new mark or trouble, None: forgotten."""
+    """A change of what is remembered: paths with their new mark, trouble or runs, None: forgotten."""
 
     marks: Mapping[str, str | None] = field(default_factory=dict)
     troubles: Mapping[str, Trouble | None] = field(default_factory=dict)
+    made: Mapping[str, Made | None] = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes | None]:
         """What changes in the tree: path → content, None: removed."""
         marks = {path: f"{mark}\n".encode() if mark else None for path, mark in self.marks.items()}
         troubles = {f"{_TROUBLES}{path}": encode(one) if one else None for path, one in self.troubles.items()}
-        return {**marks, **troubles}
+        made = {f"{_MADE}{path}": encode(one) if one else None for path, one in self.made.items()}
+        return {**marks, **troubles, **made}
 
     def applied(self, seen: Seen, oid: str | None = None) -> Seen:
         """The memory after this; `oid`: the commit it was written to."""
-        gone = {path for path, mark in self.marks.items() if mark is None}
-        marks = {**seen.marks, **{path: mark for path, mark in self.marks.items() if mark is not None}}
-        troubles = {**seen.troubles, **{path: one for path, one in self.troubles.items() if one is not None}}
-        settled = {path for path, one in self.troubles.items() if one is None}
         return replace(
             seen,
             oid=oid,
-            marks={path: mark for path, mark in marks.items() if path not in gone},
-            troubles={path: one for path, one in troubles.items() if path not in settled},
+            marks=_changed(seen.marks, self.marks),
+            troubles=_changed(seen.troubles, self.troubles),
+            made=_changed(seen.made, self.made),
             unreadable=seen.unreadable - self.marks.keys(),
         )
 
@@ -112,15 +146,17 @@ def joined(moves: Iterable[Move]) -> Move:
     """All of them as one; of two that touch one path the later counts."""
     marks: dict[str, str | None] = {}
     troubles: dict[str, Trouble | None] = {}
+    made: dict[str, Made | None] = {}
     for move in moves:
         marks.update(move.marks)
         troubles.update(move.troubles)
-    return Move(marks=marks, troubles=troubles)
+        made.update(move.made)
+    return Move(marks=marks, troubles=troubles, made=made)
 
 
 def to_files(seen: Seen) -> dict[str, bytes]:
     """The whole tree of a memory: path → content."""
-    found = Move(marks=seen.marks, troubles=seen.troubles).files()
+    found = Move(marks=seen.marks, troubles=seen.troubles, made=seen.made).files()
     return {path: content for path, content in found.items() if content is not None}
 
 
@@ -131,20 +167,26 @@ def from_files(files: Mapping[str, bytes], oid: str | None = None) -> Seen:
         raise Invalid(msg)
     marks: dict[str, str] = {}
     troubles: dict[str, Trouble] = {}
+    made: dict[str, Made] = {}
     unreadable: set[str] = set()
     faults: list[str] = []
     for path, content in files.items():
-        about = path.removeprefix(_TROUBLES)
         try:
-            if about == path:
-                marks[path] = _mark(path, content)
-            else:
+            if path.startswith(_TROUBLES):
+                about = path.removeprefix(_TROUBLES)
                 troubles[about] = _trouble(about, content)
+            elif path.startswith(_MADE):
+                about = path.removeprefix(_MADE)
+                made[about] = _made(about, content)
+            else:
+                marks[path] = _mark(path, content)
         except Invalid as error:
             unreadable.add(path)
             if len(faults) < _MOST_FAULTS:
                 faults.append(str(error))
-    return Seen(oid=oid, marks=marks, troubles=troubles, unreadable=frozenset(unreadable), faults=tuple(faults))
+    return Seen(
+        oid=oid, marks=marks, troubles=troubles, made=made, unreadable=frozenset(unreadable), faults=tuple(faults)
+    )
 
 
 def path_of(ref: str) -> str | None:
@@ -182,12 +224,16 @@ def slot_time(text: str) -> datetime:
 
 def _mark(path: str, content: bytes) -> str:
     text = content[:_MAX_TROUBLE].decode("ascii", "replace").removesuffix("\n")
-    schedule = _SCHEDULE.fullmatch(path)
-    known = schedule or (_REMEMBERED.match(path) and _is_path(path))
-    if not known or not (_is_slot(text) if schedule else _OID.fullmatch(text)):
+    if not _is_mark(path, text):
         msg = f"refs/dstack/seen: {shown(path)} holds {shown(text)}, which makes no sense; what is there now is taken"
         raise Invalid(msg)
     return text
+
+
+def _is_mark(path: str, text: str) -> bool:
+    if _SCHEDULE.fullmatch(path):
+        return _is_slot(text)
+    return bool(_REMEMBERED.match(path) and _is_path(path) and _OID.fullmatch(text))
 
 
 def _is_slot(text: str) -> bool:
@@ -203,6 +249,24 @@ def _trouble(about: str, content: bytes) -> Trouble:
         msg = f"refs/dstack/seen: {_TROUBLES}{shown(about)} makes no sense"
         raise Invalid(msg)
     return found
+
+
+def _made(about: str, content: bytes) -> Made:
+    found = decode(content, Made, f"refs/dstack/seen: {_MADE}{shown(about)}", limit=_MAX_MADE)
+    marks_are_good = all(_is_mark(path, mark or _any_mark(path)) for path, mark in found.before.items())
+    if about not in found.before or not marks_are_good or not (found.against is None or _OID.fullmatch(found.against)):
+        msg = f"refs/dstack/seen: {_MADE}{shown(about)} makes no sense"
+        raise Invalid(msg)
+    return found
+
+
+def _any_mark(path: str) -> str:
+    return f"{_EARLIEST}-01-01T00:00:00Z" if path.startswith(SCHEDULES) else "0" * 40
+
+
+def _changed(values: Mapping[str, V], changes: Mapping[str, V | None]) -> dict[str, V]:
+    kept = {path: one for path, one in values.items() if path not in changes}
+    return kept | {path: one for path, one in changes.items() if one is not None}
 
 
 def _is_path(name: str) -> bool:

@@ -1,13 +1,14 @@
 """What triggers look at, what they ask for and what they answer: one look at the code remote, facts, and events."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from dstack.model.errors import Invalid
 from dstack.model.runspec import Trigger
-from dstack.model.seen import Move, Seen, one_line
+from dstack.model.seen import Made, Move, Seen, one_line
 from dstack.model.triggers import Triggers
 from dstack.model.workflows import parse_workflows
 
@@ -99,6 +100,15 @@ class Event:
     move: Move
     runs: tuple[Fired, ...] = ()
     can_wait: bool = False
+
+    def making(self, keys: AbstractSet[str], memory: Seen) -> "Event":
+        """The event as it is pushed with those of its runs that have these keys: see `Made`."""
+        own = tuple(run.trigger.key for run in self.runs if run.trigger.key in keys)
+        if not own and self.path not in memory.made:
+            return self
+        before = {path: memory.marks.get(path) for path in self.move.marks}
+        made = Made(keys=own, before=before, against=memory.against(self.path)) if own else None
+        return replace(self, move=replace(self.move, made={self.path: made}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
