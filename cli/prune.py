@@ -43,7 +43,8 @@ class AmountLine(msgspec.Struct, frozen=True, kw_only=True):
 class PrunedDocument(msgspec.Struct, frozen=True, kw_only=True):
     """`prune --json`. `runs` are those that are freed; `due_at` is when what waits and is condemned can be deleted.
 
-    With `--dry-run` all of it is what would be. `purged` is the run of `--purge`.
+    With `--dry-run` all of it is what would be. `unknown` are the runs that the remote doesn't know and the store has
+    logs of. `purged` is the run of `--purge`.
     """
 
     dry_run: bool
@@ -52,6 +53,7 @@ class PrunedDocument(msgspec.Struct, frozen=True, kw_only=True):
     condemned: AmountLine = AmountLine()
     waiting: AmountLine = AmountLine()
     due_at: datetime | None = None
+    unknown: tuple[str, ...] = ()
     purged: str | None = None
 
 
@@ -61,6 +63,7 @@ class PrunedDocument(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--everyone", is_flag=True, help="Runs of others, too.")
 @click.option("--purge", "purging", is_flag=True, help="Remove RUN from the remote, the archive and the store.")
 @click.option("--force", is_flag=True, help="With --purge: its tags, too.")
+@click.option("--unknown", is_flag=True, help="Also what is left of runs that the remote doesn't know (any more).")
 @click.option("--dry-run", is_flag=True, help="Say what would be freed, and change nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -73,6 +76,7 @@ def command(  # noqa: PLR0913 (one for each option)
     everyone: bool,
     purging: bool,
     force: bool,
+    unknown: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -89,12 +93,14 @@ def command(  # noqa: PLR0913 (one for each option)
         document = PrunedDocument(dry_run=dry_run, purged=done.run, deleted=amount)
     else:
         choice = Choice(me=None if everyone else reader.session.me, age=age, now=datetime.now(UTC))
-        document = _prune(reader, choice, dry_run=dry_run, yes=yes, quiet=as_json)
+        document = _prune(reader, choice, unknown=unknown, dry_run=dry_run, yes=yes, quiet=as_json)
     if as_json:
         say(msgspec.json.encode(document).decode())
 
 
-def _prune(reader: Reader, choice: Choice, *, dry_run: bool, yes: bool, quiet: bool) -> PrunedDocument:
+def _prune(  # noqa: PLR0913 (one for each option)
+    reader: Reader, choice: Choice, *, unknown: bool, dry_run: bool, yes: bool, quiet: bool
+) -> PrunedDocument:
     now = read_refs(reader)
     store = now.seen.store()
     leaving = [*(run.key for run in now.leaving(choice)), *(run.key for run in now.freed(choice))]
@@ -104,6 +110,8 @@ def _prune(reader: Reader, choice: Choice, *, dry_run: bool, yes: bool, quiet: b
         _explain(shown)
     if dry_run or not (leaving or found.fresh or found.lists):
         return shown
+    if found.unknown and not unknown:
+        raise Invalid(_warning(shown.unknown))
     if not yes:
         _ask()
     freed = free(now, choice) if leaving else []
@@ -135,6 +143,7 @@ def _document(freed: Sequence[RunKey], found: Found, *, dry_run: bool, gone: Amo
         condemned=_line(found.condemn),
         waiting=_line(found.waiting),
         due_at=found.since.astimezone(UTC) + DELAY if found.since else None,
+        unknown=tuple(sorted(found.unknown)),
     )
 
 
@@ -145,16 +154,29 @@ def _line(amount: Amount) -> AmountLine:
 def _explain(shown: PrunedDocument) -> None:
     """What will be done."""
     if shown.runs:
-        more = f" and {len(shown.runs) - SHOWN} more" if len(shown.runs) > SHOWN else ""
-        say(clean(f"Runs to free of their artifacts, and to archive: {', '.join(shown.runs[:SHOWN])}{more}"))
+        say(clean(f"Runs to free of their artifacts, and to archive: {_some(shown.runs)}"))
     if shown.deleted.objects:
         say(f"To delete, condemned more than a day ago: {_text(shown.deleted)}")
     if shown.condemned.objects:
         say(f"To condemn, which nothing needs any more: {_text(shown.condemned)}; deleted by a later `dstack prune`")
     if shown.waiting.objects and shown.due_at:
         say(f"Condemned already: {_text(shown.waiting)}; {_later(shown.due_at)}")
+    if shown.unknown and shown.dry_run:
+        say(clean(f"Mind: {_warning(shown.unknown)}"))
     if not (shown.runs or shown.deleted.objects or shown.condemned.objects or shown.waiting.objects):
         say(f"Nothing can be freed: what is younger than {AGE.days} days stays, and what a run or tag needs.")
+
+
+def _warning(unknown: Sequence[str]) -> str:
+    return (
+        f"the store has logs of runs that this state remote doesn't know: {_some(unknown)}. If another remote uses the "
+        "store, don't free it from here. If they were deleted by hand, say --unknown"
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{', '.join(names[:SHOWN])}{more}"
 
 
 def _report(done: PrunedDocument) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.calls import Desk, ended_run, stored_desk
+from tests.repositories import sh
 from tests.terminal import terminal
 from tests.test_cli_archived import archive_all
 
@@ -160,6 +161,31 @@ def test_a_run_that_has_not_ended_is_not_purged_and_says_how(at: Desk) -> None:
     refused = at.dstack("prune", name, "--purge", "-y")
     assert refused.code == 1
     assert f"dstack stop {name}" in refused.err
+
+
+def test_a_store_that_another_remote_uses_is_not_freed_unless_one_insists(at: Desk) -> None:
+    """As after a copy of the state remote, or where the wrong one is set: what nobody here mentions, others need."""
+    theirs = ended_run(at, "train")
+    mine = ended_run(at, "train", "--lr", "0.2")
+    key = next(ref for ref in at.refs() if ref.startswith(f"refs/dstack/snapshots/{theirs}.")).rpartition("/")[2]
+    for ref in at.refs():
+        if theirs in ref:
+            sh(at.remote, "update-ref", "-d", ref)
+    older(at, 8)
+    before = objects(at)
+    dry = at.dstack("prune", "--dry-run")
+    assert key in dry.out
+    assert "--unknown" in dry.out
+    refused = at.dstack("prune", "--older-than", "0s", "-y")
+    assert refused.code == 1
+    assert key in refused.err
+    assert f"refs/heads/dstack/runs/{mine}" in at.refs(), "nothing at all was done"
+    assert prune(at, "--unknown")["unknown"] == [key]
+    older(at, 1.5)
+    assert at.dstack("prune", "-y").code == 1, "nor is anything deleted that was condemned"
+    prune(at, "--unknown")
+    assert len(objects(at)) < len(before)
+    assert prune(at)["unknown"] == []
 
 
 def test_a_name_and_purge_belong_together(at: Desk) -> None:

@@ -21,6 +21,12 @@ def log(run: str, job: str, attempt: int) -> str:
     return f"logs/{run}/{job[:12]}/{attempt}"
 
 
+def run_of_log(key: str) -> str:
+    """Inverse of `log`, also for what is below it; empty for another key."""
+    kind, _, rest = key.partition("/")
+    return rest.partition("/")[0] if kind == "logs" else ""
+
+
 def chunk(prefix: str, seq: int) -> str:
     """One chunk of a log; `seq` counts from 0."""
     return f"{prefix}/{seq:0{SEQ_DIGITS}d}"

@@ -39,7 +39,8 @@ class Amount:
 class Found:
     """What a look shows: `fresh` is to be condemned, `waiting` is and isn't due yet, `due` can be deleted.
 
-    `since`: when the latest of what waits was condemned. `lists` are those that are due.
+    `since`: when the latest of what waits was condemned. `lists` are those that are due. `unknown`: runs that are
+    nowhere, and whose logs are among it: they were deleted by hand, or are another remote's.
     """
 
     fresh: list[str] = field(default_factory=list)
@@ -48,6 +49,7 @@ class Found:
     due: Amount = field(default_factory=Amount)
     since: datetime | None = None
     lists: list[str] = field(default_factory=list)
+    unknown: set[str] = field(default_factory=set)
 
 
 def living(store: Store, digests: Collection[str], known: Living) -> Living:
@@ -82,6 +84,8 @@ def look(store: Store, alive: Living) -> Found:
     at = {key: one.at for one in sorted(lists, key=lambda one: one.at, reverse=True) for key in one.condemned}
     for head in unneeded(store, alive, now):
         when = at.get(head.key)
+        if run := keys.run_of_log(head.key):
+            found.unknown.add(run)
         if when is None or pruning.is_off(head.modified, when):
             found.fresh.append(head.key)
             found.condemn.add(head.size)
