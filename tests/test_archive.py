@@ -132,6 +132,15 @@ def test_an_archived_run_leaves_one_ref_and_is_read_again_whole(here: Place, tmp
     assert code.objects.has(found.snapshot or "")
 
 
+def test_the_archive_leaves_the_cache_as_it_is_that_it_shares_with_a_controller(tmp_path: Path) -> None:
+    remote, code = bare(tmp_path / "remote.git"), bare(tmp_path / "code.git")
+    cache = Cache(tmp_path / "cache", str(remote), lenders=(code / "objects",))
+    create_repository(cache, "repository-1", b"")
+    before = (tmp_path / "cache").stat().st_ino
+    Archive(Cache(tmp_path / "cache", str(remote), lenders=(code / "objects",))).look()
+    assert (tmp_path / "cache").stat().st_ino == before
+
+
 def test_of_two_controllers_one_archives_and_the_other_changes_nothing(here: Place) -> None:
     finish(here, "fast-fox-1")
     runs = due(here.ledger)

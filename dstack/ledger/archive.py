@@ -40,9 +40,8 @@ class Archive:
         self._local = Path(cache.url).is_absolute()
         context = replace(cache.context, timeout=max(cache.context.timeout, SECONDS))
         path = cache.path if self._local else cache.path.with_name(f"{cache.path.name}-archive")
-        self.cache = Cache(
-            path, cache.url, borrow=cache.borrow if self._local else cache.objects_folder, context=context
-        )
+        lenders = cache.lenders if self._local else (cache.objects_folder,)
+        self.cache = Cache(path, cache.url, lenders=lenders, context=context)
         self._tip: str | None = None
         self._indexed: str | None = None
         self._index: dict[str, dict[RunKey, str]] = {}

@@ -40,6 +40,7 @@ class Cache:
     """The cache of one state remote. For one thread at a time; processes may share it.
 
     `objects` reads and writes what is in it. Objects written are kept until `tidy` finds them old and unreachable.
+    `lenders` are the folders of objects that it borrows.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Cache:
         self._local = LocalRefs(Path(url)) if Path(url).is_absolute() else None
         self._pushes = self._hung = 0
         lent = (borrow, *lenders, self._local and Path(url) / "objects")
-        self._lenders = tuple(dict.fromkeys(one for one in lent if one))
+        self.lenders = tuple(dict.fromkeys(one for one in lent if one))
         self.objects: Objects
         self._marks: object = None
         self._open()
@@ -145,7 +146,7 @@ class Cache:
         return self._known
 
     def _open(self) -> None:
-        self.objects = folder.open_folder(self.path, self._lenders)
+        self.objects = folder.open_folder(self.path, self.lenders)
         self._marks = folder.marks(self.path)
 
     def _renew(self) -> None:
