@@ -136,9 +136,9 @@ def test_the_archive_leaves_the_cache_as_it_is_that_it_shares_with_a_controller(
     remote, code = bare(tmp_path / "remote.git"), bare(tmp_path / "code.git")
     cache = Cache(tmp_path / "cache", str(remote), lenders=(code / "objects",))
     create_repository(cache, "repository-1", b"")
-    before = (tmp_path / "cache").stat().st_ino
+    (tmp_path / "cache" / "left").touch()
     Archive(Cache(tmp_path / "cache", str(remote), lenders=(code / "objects",))).look()
-    assert (tmp_path / "cache").stat().st_ino == before
+    assert (tmp_path / "cache" / "left").exists(), "it was not made anew"
 
 
 def test_of_two_controllers_one_archives_and_the_other_changes_nothing(here: Place) -> None:
