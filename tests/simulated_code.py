@@ -10,7 +10,7 @@ from dstack.ledger.triggered import Order
 from dstack.model import refs
 from dstack.model.errors import Unavailable
 from dstack.model.firing import Facts, Fired, Lookups, Tips
-from dstack.model.observation import RunRecord
+from dstack.model.observation import Observation, RunRecord
 from dstack.model.runspec import Code, RunSpec
 from dstack.model.seen import Seen, path_of
 from tests.model_values import moment
@@ -79,6 +79,9 @@ def triggering(code: LookedAt, entropy: Callable[[], str], jitter: Callable[[], 
     )
 
 
+Start = tuple[str, str, str]
+
+
 def begun(remote: MemoryRemote, code: CodeRemote) -> None:
     """The memory as a controller has left it that knows all that is there."""
     marks = {path: oid for ref, oid in code.refs.items() if (path := path_of(ref))}
@@ -92,12 +95,28 @@ def started(remote: MemoryRemote) -> list[RunRecord]:
     return [record for record in records if record.spec.trigger]
 
 
-def broken_laws(remote: MemoryRemote, code: CodeRemote, pushed: set[str]) -> Iterator[str]:
-    """Each workflow that wants it has one run for the tip of each branch that was pushed to, and none has two."""
-    made = Counter[tuple[str, str, str]]()
+def start(record: RunRecord) -> Counter[Start]:
+    """What started it, if a trigger did."""
+    trigger = record.spec.trigger
+    return Counter({(record.spec.workflow, trigger.ref, trigger.commit): 1} if trigger else {})
+
+
+def settled(record: RunRecord, seen: Observation) -> Counter[Start]:
+    """Likewise, if somebody has seen it: what is deleted before that comes back."""
+    made = seen.seen.made.values() if seen.seen else ()
+    unsettled = {key for one in made for key in one.keys}
+    trigger = record.spec.trigger
+    return start(record) if trigger and trigger.key not in unsettled else Counter()
+
+
+def broken_laws(remote: MemoryRemote, code: CodeRemote, pushed: set[str], gone: Counter[Start]) -> Iterator[str]:
+    """Each workflow that wants it has one run for the tip of each branch that was pushed to, and none has two.
+
+    `gone`: those that were deleted by hand.
+    """
+    made = Counter(gone)
     for record in started(remote):
-        if trigger := record.spec.trigger:
-            made[record.spec.workflow, trigger.ref, trigger.commit] += 1
+        made += start(record)
     for (workflow, ref, commit), times in made.items():
         if times > 1:
             yield f"{workflow} was started {times} times by {ref} at {commit}"

@@ -9,6 +9,7 @@ import heapq
 import itertools
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -108,6 +109,7 @@ class Simulation:
     starts: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     deleted: set[str] = field(default_factory=set)
+    gone: Counter[simulated_code.Start] = field(default_factory=Counter)
     stopping: bool = False
     drained: int = 0
     emptied: int = 0
@@ -142,7 +144,7 @@ class Simulation:
         return (
             self.problems
             + clashes
-            + list(simulated_code.broken_laws(self.remote, self.code, self.pushed))
+            + list(simulated_code.broken_laws(self.remote, self.code, self.pushed, self.gone))
             + broken_laws(self.remote, self.deleted, self.machines.values(), finished=self._all_quiet())
         )
 
@@ -218,10 +220,14 @@ class Simulation:
         self.say(f"user: {change}")
         ledger = self._ledger(Home(name="user", offset=0.0, make=self._controller), Faults())
         try:
-            ledger.commit([change], ledger.observe(), atomic=True)
+            seen = ledger.observe()
+            pushed = ledger.commit([change], seen, atomic=True)
         except Unavailable:
             self.deleted.discard(name)
             self.at(self.now + 5.0, lambda: self._stop(name))
+        else:
+            if name in self.deleted and pushed.won:
+                self.gone += simulated_code.settled(record, seen)
 
     def resume(self) -> None:
         """A user has a run go on that has ended, if there is one, from what it saved or from nothing."""
@@ -480,7 +486,7 @@ class Simulation:
 
     def _all_started(self) -> bool:
         """Or never will be, within the deadline."""
-        return not any(simulated_code.broken_laws(self.remote, self.code, self.pushed))
+        return not any(simulated_code.broken_laws(self.remote, self.code, self.pushed, self.gone))
 
     def _lives(self, machine: Machine) -> bool:
         return any(process.ends > self.now for process in machine.processes.values())

@@ -91,12 +91,12 @@ class MemoryLedger:
         )
 
     def commit(self, changes: Sequence[Change], seen: Observation, *, atomic: bool) -> Pushed:
-        """Compare-and-swap each ref against `seen`."""
+        """Compare-and-swap each ref against `seen`; as with git, those that there are come first."""
         self.remote.pushes += 1
         fits = {change.ref: self._fits(change, seen) for change in changes}
         if atomic and not all(fits.values()):
             return Pushed(outcomes={ref: Outcome.REFUSED if fit else Outcome.LOST for ref, fit in fits.items()})
-        for change in changes:
+        for change in sorted(changes, key=lambda one: one.ref not in self.remote.refs):
             if fits[change.ref]:
                 self.remote.before_ref(change.ref)
                 self._apply(change)
