@@ -1,9 +1,12 @@
 """Composes what triggers look with: the code remote, where that is known, behind a cache of its own."""
 
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from cli.forge import forge_of
 from cli.signed_ledger import signer_of_code
 from controller.firing import CodeSource
 from controller.main import CodeParts
@@ -16,6 +19,7 @@ from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.remote import Remote, choose_remote
 from dstack.ledger.triggered import Triggered
 from dstack.model.bucket import POLL_SECONDS
+from dstack.model.forge import ForgeSettings
 from dstack.model.settings import Settings
 
 
@@ -63,7 +67,14 @@ class CodePlace:
             tagged=ledger.tagged,
             poll=usual if poll is None else max(poll, usual),
             watched=remote.path is not None,
+            bases=self._bases,
         )
+
+    def _bases(self, settings: ForgeSettings) -> Mapping[int, str]:
+        if self.code.path:
+            return {}  # no forge has it
+        with closing(forge_of(without_credentials(self.code.url), settings, self.code.context(self.place))) as forge:
+            return forge.bases()
 
     def _open(self, settings: Settings) -> CodeSource:
         cache = CodeCache(self._fetched, self.code, whole=self.apart)

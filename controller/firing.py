@@ -1,6 +1,6 @@
 """One look at the code remote: what has moved since it was seen, and the runs that this starts, ready to be made."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
@@ -47,12 +47,16 @@ class CodeSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What is looked with: the memory, who may start runs, the time, and what the look before has found."""
+    """What is looked with: the memory, who may start runs, the time, and what the look before has found.
+
+    `bases` adds to tips what the forge says of pull requests.
+    """
 
     seen: Seen | None
     rules: tuple[TriggerRule, ...]
     now: datetime
     last: "Found | None"
+    bases: Callable[[Tips], Tips] = lambda tips: tips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +94,14 @@ def find(code: CodeSource, look: Look) -> Found:
     """Look. The very same value as the last one where nothing has happened. Raises DstackError."""
     last = look.last
     known = last.pulls if last else False
-    tips = code.tips(pulls=known)
+    tips = look.bases(code.tips(pulls=known))
     if last is not None and _is_same(last, tips, look):
         return last
     code.forget()
     firing = _fired(code, look, tips, pulls=known)
     pulls = _wants_pulls(code.facts, tips)
     if pulls and not known:
-        tips = code.tips(pulls=True)
+        tips = look.bases(code.tips(pulls=True))
         firing = _fired(code, look, tips, pulls=True)
     return Found(
         memory=look.seen,

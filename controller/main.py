@@ -4,7 +4,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from controller.archiving import Archiving, NoArchive
 from controller.cache import StoreCache
 from controller.firing import CodeSource
 from controller.fleet import Progress
+from controller.pull_bases import PullBases
 from controller.pulse import StorePulse
 from controller.reporting import NoReporter, Reporter
 from controller.triggering import NoTriggers, Triggering
@@ -28,6 +29,7 @@ from dstack.ledger.waking import Loop
 from dstack.model import bucket
 from dstack.model.bucket import Reach
 from dstack.model.errors import DstackError
+from dstack.model.forge import ForgeSettings
 from dstack.model.personal import Layer
 from dstack.model.refs import RunKey
 from dstack.model.tags import TaggedFiles, TaggedRun
@@ -69,13 +71,15 @@ class ControllerParts:
 class CodeParts:
     """`open` opens the code remote; `tagged` reads what a tag names. `poll`: seconds between two looks at it.
 
-    `watched`: the code is on this machine, where a look is cheap: each turn takes one.
+    `watched`: the code is on this machine, where a look is cheap: each turn takes one. `bases` asks the forge where
+    pull requests go.
     """
 
     open: Callable[[], CodeSource]
     tagged: Callable[[str], TaggedRun | TaggedFiles]
     poll: float
     watched: bool
+    bases: Callable[[ForgeSettings], Mapping[int, str]]
 
 
 class ControllerDaemon:
@@ -160,6 +164,7 @@ class ControllerDaemon:
         return Triggering(
             open_code=code.open,
             tagged=code.tagged,
+            bases=PullBases(ask=code.bases, told=self.wake_code),
             poll=code.poll,
             watched=code.watched,
             jitter=random.random,

@@ -5,12 +5,13 @@ import math
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from controller import naming
 from controller.backoff import Backoff
 from controller.firing import CodeSource, Found, Look, find
+from controller.pull_bases import PullBases
 from controller.starting import Offer, Starting
 from controller.trouble import Trouble
 from dstack.model import refs
@@ -96,7 +97,7 @@ class Triggering:
 
     `poll`: seconds between two looks at the code. `watched`: it is on this machine, so that every turn may be news.
     `jitter` gives a fresh number from 0 to 1, `entropy` fresh random text, `clock` seconds of a monotonic clock;
-    `tagged` reads what a tag names. `longest`: see `patience.pause`.
+    `tagged` reads what a tag names; `bases` knows where pull requests go. `longest`: see `patience.pause`.
     """
 
     open_code: Callable[[], CodeSource]
@@ -106,6 +107,7 @@ class Triggering:
     entropy: Callable[[], str]
     told: Callable[[], None]
     tagged: Callable[[str], TaggedRun | TaggedFiles] = _no_files
+    bases: PullBases | None = None
     start: Callable[[Callable[[], None]], None] = _in_thread
     clock: Callable[[], float] = time.monotonic
     longest: float | None = None
@@ -144,7 +146,7 @@ class Triggering:
         if changes := self._offered(memory, world, seen, now):
             return changes
         if not self._busy and self._due(now) <= now.ticks:
-            self._begin(Look(seen=memory, rules=settings.triggers, now=now.wall, last=self._found), now)
+            self._begin(self._view(memory, settings, now), now)
             if changes := self._offered(memory, world, seen, now):
                 return changes
         return self._settled(settled, world, now)
@@ -189,6 +191,12 @@ class Triggering:
         else:
             self._news = True
         return self._offer.changes if self._offer else ()
+
+    def _view(self, memory: Seen | None, settings: Settings, now: Moment) -> Look:
+        look = Look(seen=memory, rules=settings.triggers, now=now.wall, last=self._found)
+        if (bases := self.bases) is None:
+            return look
+        return replace(look, bases=lambda tips: bases.added(tips, memory, settings.forge))
 
     def _due(self, now: Moment) -> float:
         """When to look, in ticks."""

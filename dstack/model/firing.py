@@ -95,7 +95,7 @@ def _moved(refs: dict[str, str], scene: Scene) -> Iterator[Moved]:
     """In the order of their paths, so that it is the same order each time."""
     for path, ref in sorted(refs.items()):
         before, commit = scene.seen.marks.get(path), scene.tips.refs[ref]
-        if before != commit and path not in scene.seen.unreadable:
+        if before != commit and path not in scene.seen.unreadable and pull_of(path) not in scene.tips.awaited:
             yield Moved(path=path, ref=ref, before=before, commit=commit)
 
 

@@ -23,12 +23,14 @@ class Tips:
     """One look at the code remote: full refs → full ids of commits (tags peeled; what names no commit is left out).
 
     `default`: the branch its HEAD names, without `refs/heads/`. `bases`: the branches that pull requests are to be
-    merged into, where the forge told; elsewhere the default branch is taken for it.
+    merged into, where the forge told; elsewhere the default branch is taken for it. `awaited`: pull requests that are
+    left for later, until the forge has told.
     """
 
     refs: Mapping[str, str]
     default: str | None
     bases: Mapping[int, str] = field(default_factory=dict)
+    awaited: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
