@@ -390,6 +390,22 @@ def test_code_that_is_away_holds_up_nothing(tmp_path: Path) -> None:
     assert town.started() == [f"test {commit}"]
 
 
+def test_a_branch_whose_files_are_gone_from_the_remote_keeps_no_other_from_starting_runs(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    one = town.controller()
+    town.turns(one)
+    broken = town.push(PUSH.replace("[x]", "[damaged]"), "damaged")
+    blob = sh(town.code, "rev-parse", f"{broken}:.dstack/workflows.yaml")
+    (town.code / "objects" / blob[:2] / blob[2:]).unlink()
+    good = town.push()
+    town.turns(one, times=8)
+    assert town.started() == [f"test {good}"]
+    seen = read_seen(
+        folder.open_folder(tmp_path / "look", (town.state / "objects",)), sh(town.state, "rev-parse", refs.SEEN)
+    )
+    assert "did not come from the code remote" in seen.troubles["heads/damaged"].reason
+
+
 def test_a_look_at_an_idle_folder_starts_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     town = Town(tmp_path)
     one = town.controller()

@@ -1,5 +1,6 @@
 """What triggers want to know of commits, looked up in the code remote: who made them, what they start, what differs."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,8 @@ from dstack.model.errors import Invalid, Unavailable
 from dstack.model.firing import CommitFacts, Diff, Facts, Lookups, read_commit
 
 MOST_KEPT = 20_000
+# What a commit lacks so often never comes: the remote itself is damaged there.
+MOST_TRIES = 3
 
 # To whom a commit's signature is verified; empty: to nobody.
 Signer = Callable[[Objects, str], str]
@@ -34,6 +37,7 @@ class FactFinder:
     _changed: dict[Diff, frozenset[str] | None] = field(default_factory=dict)
     _reached: dict[str, bool] = field(default_factory=dict)
     _signers: dict[str, str] = field(default_factory=dict)
+    _tries: Counter[str] = field(default_factory=Counter)
 
     @property
     def facts(self) -> Facts:
@@ -43,8 +47,8 @@ class FactFinder:
     def forget(self) -> None:
         """What may be otherwise by now is asked anew, and what has gathered is let go."""
         self._reached, self._signers = {}, {}
-        if len(self._commits) + len(self._changed) > MOST_KEPT:
-            self._commits, self._changed = {}, {}
+        if len(self._commits) + len(self._changed) + len(self._tries) > MOST_KEPT:
+            self._commits, self._changed, self._tries = {}, {}, Counter()
 
     def look_up(self, wanted: Lookups) -> None:
         """Learn these. Raises Unavailable, Failed."""
@@ -58,6 +62,11 @@ class FactFinder:
         for commit in wanted.signers:
             self._signers[commit] = self.signer(self.objects, commit)
 
+    def may_come(self, commit: str) -> bool:
+        """Whether to wait for what a commit lacks, which stands in everybody's way: not for ever."""
+        self._tries[commit] += 1
+        return self._tries[commit] < MOST_TRIES
+
     def _commit(self, oid: str) -> CommitFacts:
         try:
             by, message = author_of(self.objects.raw_commit(oid))
@@ -65,7 +74,9 @@ class FactFinder:
             return CommitFacts(by="", message="", problem=f"the commit {oid[:12]} can't be read: {error}")
         try:
             found = file_at(self.objects, oid, WORKFLOWS)
-        except Invalid as error:
+        except (Invalid, Unavailable) as error:
+            if isinstance(error, Unavailable) and self.may_come(oid):
+                raise
             return replace(read_commit(None, by, message), problem=str(error))
         return read_commit(found.data if found else None, by, message)
 

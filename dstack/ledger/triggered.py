@@ -75,7 +75,8 @@ class Triggered:
             return self._order(fired)
         except Damaged as error:
             msg = f"the commit {commit[:12]} did not come whole from the code remote: {error}"
-            raise Unavailable(msg) from error
+            kind = Unavailable if self._finder.may_come(commit) else Invalid
+            raise kind(msg) from error
 
     def _order(self, fired: Fired) -> Order:
         objects, trigger = self._finder.objects, fired.trigger
