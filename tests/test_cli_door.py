@@ -17,6 +17,7 @@ from cli import door, main, runner_door
 from cli.index import COMMANDS, RUNNER_COMMANDS
 from cli.interrupts import deferred
 from cli.report import redacted
+from cli.terminal import clean
 from dstack.model.errors import Invalid
 from tests.calls import Desk, desk
 
@@ -208,3 +209,7 @@ def test_a_runner_is_configured_and_looked_at(at: Desk, tmp_path: Path, capfd: p
         daemon.communicate(timeout=20)
     assert daemon.returncode == 0
     assert "is gone" in runner("status")[1]
+
+
+def test_what_turns_the_direction_of_writing_is_shown_as_what_it_is() -> None:
+    assert clean("safe\u202egpj.sh\u2066\x1b[2J\u2028é日") == "safe\\u202egpj.sh\\u2066\\x1b[2J\\u2028é日"

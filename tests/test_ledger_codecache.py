@@ -169,11 +169,11 @@ def test_a_head_that_no_branch_contains_is_not_reached(code: CodeCache, tree: Pa
     main = sh(tree, "rev-parse", "HEAD")
     push(tree, f"{fork}:refs/pull/1/head", f"{fork}:refs/heads/dstack/runs/x")
     code.tips(pulls=True)
-    assert not code.is_reached(fork), "a branch of dstack's own says nothing"
-    assert code.is_reached(main)
+    assert code.reached([fork, main]) == {main}, "a branch of dstack's own says nothing"
     push(tree, f"{fork}:refs/heads/now")
     code.tips(pulls=True)
-    assert code.is_reached(fork)
+    assert code.reached([fork, main]) == {fork, main}
+    assert code.reached([main, "1" * 40]) == set(), "what can't be told may be a fork's"
 
 
 def test_an_idle_remote_on_this_machine_costs_no_process(

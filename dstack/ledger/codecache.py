@@ -6,7 +6,7 @@ repository apart, without the content of files where that can be left out (DESIG
 
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -117,11 +117,14 @@ class CodeCache:
             return None
         return frozenset(name.decode(errors="surrogateescape") for name in names)
 
-    def is_reached(self, commit: str) -> bool:
-        """Whether any branch of the remote contains this commit. Raises Unavailable, Failed."""
-        done = git.run(self._context, "for-each-ref", f"--contains={commit}", "--format=%(refname)", HEADS)
-        lines = done.out.decode(errors="surrogateescape").splitlines()
-        return done.status == 0 and any(not line.startswith(_OURS) for line in lines)
+    def reached(self, commits: Collection[str]) -> frozenset[str]:
+        """Those that a branch of the remote contains; where it can't be told, none. Raises Unavailable, Failed."""
+        lines = "".join(f"{commit}\n" for commit in commits).encode()
+        unreached = ("rev-list", "--stdin", "--not", f"--exclude={_OURS[0].removeprefix(HEADS)}*", "--branches")
+        done = git.run(self._context, *unreached, stdin=lines)
+        if done.status != 0:
+            return frozenset()
+        return frozenset(commits) - frozenset(done.out.decode().splitlines())
 
     def _merge_base(self, diff: Diff) -> str | None:
         done = git.run(self._context, "merge-base", diff.before, diff.after)

@@ -57,8 +57,9 @@ class FactFinder:
             self._commits[commit] = self._commit(commit)
         for diff in wanted.changed:
             self._changed[diff] = self.code.changed(diff)
-        for commit in wanted.reached:
-            self._reached[commit] = self.code.is_reached(commit)
+        if wanted.reached:
+            reached = self.code.reached(wanted.reached)
+            self._reached |= {commit: commit in reached for commit in wanted.reached}
         for commit in wanted.signers:
             self._signers[commit] = self.signer(self.objects, commit)
 
