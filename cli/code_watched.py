@@ -13,7 +13,7 @@ from controller.main import CodeParts
 from dstack.ledger import folder
 from dstack.ledger.address import without_credentials
 from dstack.ledger.code import CodeRepository
-from dstack.ledger.codecache import CodeCache
+from dstack.ledger.codecache import CodeCache, make_lender
 from dstack.ledger.facts import FactFinder
 from dstack.ledger.gitledger import GitLedger
 from dstack.ledger.remote import Remote, choose_remote
@@ -50,13 +50,11 @@ class CodePlace:
         """The folder of objects that is to be borrowed to push commits of the code; it is there."""
         if self.code.objects:
             return (self.code.objects,) if self.apart else ()
-        objects = self._fetched / "objects"
-        objects.mkdir(parents=True, exist_ok=True)
-        return (objects,)
+        return (make_lender(self._fetched),)
 
     @property
     def _fetched(self) -> Path:
-        return self.place / ("code-whole" if self.apart else "code")
+        return self.place / "code"
 
     def parts(self, ledger: GitLedger, settings: Settings, poll: float | None) -> CodeParts:
         """What a controller is made of that has triggers. Nothing is looked at yet."""
@@ -77,7 +75,7 @@ class CodePlace:
             return forge.bases()
 
     def _open(self, settings: Settings) -> CodeSource:
-        cache = CodeCache(self._fetched, self.code, whole=self.apart)
+        cache = CodeCache(self._fetched, self.code)
         objects = folder.open_folder(self.place / "triggers", (cache.objects_folder,))
         finder = FactFinder(code=cache, objects=objects, signer=signer_of_code(settings))
         url = None if self.code.path else without_credentials(self.code.url)

@@ -11,7 +11,7 @@ from controller.triggering import Triggering
 from controller.turn import Controller
 from dstack.ledger import folder, git
 from dstack.ledger.cache import Cache
-from dstack.ledger.codecache import CodeCache
+from dstack.ledger.codecache import CodeCache, make_lender
 from dstack.ledger.facts import FactFinder
 from dstack.ledger.git import Running
 from dstack.ledger.gitledger import GitLedger
@@ -106,8 +106,8 @@ class Town:
         place = self.top / f"place-{self.controllers}"
         place.mkdir()
         remote = find_remote(self.url or str(self.code), self.top)
-        code = CodeCache(place / "code", remote, whole=self.apart)
-        (code.objects_folder).mkdir(parents=True, exist_ok=True)
+        code = CodeCache(place / "code", remote)
+        make_lender(place / "code")
         lenders = (code.objects_folder,)
         objects = folder.open_folder(place / "triggers", lenders)
         source = Triggered(code, FactFinder(code=code, objects=objects), url=None, apart=self.apart)
@@ -316,6 +316,29 @@ def test_a_state_remote_apart_gets_the_files_and_no_history(tmp_path: Path) -> N
     assert run.spec.code.snapshot == snapshot != commit
     assert sh(town.state, "rev-parse", f"{snapshot}^{{tree}}") == sh(town.tree, "rev-parse", f"{commit}^{{tree}}")
     assert sh(town.state, "log", "--format=%H", snapshot) == snapshot
+
+
+@pytest.mark.parametrize("filters", ["true", "false"])
+def test_over_http_a_state_remote_apart_gets_all_files_of_the_run_and_no_others_come(
+    tmp_path: Path, filters: str
+) -> None:
+    town = Town(tmp_path, apart=True)
+    sh(town.code, "config", "uploadpack.allowFilter", filters)
+    town.push(**{"data.bin": "old" * 10_000})
+    server = HttpServer(tmp_path)
+    with running(server):
+        town.url = server.url("code")
+        one = town.controller()
+        town.turns(one)
+        commit = town.push(**{"data.bin": "new" * 10_000})
+        town.turns(one)
+    (run,) = town.runs()
+    snapshot = sh(town.state, "rev-parse", refs.snapshot(run.key))
+    assert sh(town.state, "rev-parse", f"{snapshot}^{{tree}}") == sh(town.tree, "rev-parse", f"{commit}^{{tree}}")
+    assert sh(town.state, "cat-file", "-p", f"{snapshot}:data.bin") == "new" * 10_000
+    old = sh(town.tree, "rev-parse", "HEAD~:data.bin")
+    missing = sh(tmp_path / "place-1/code", "rev-list", "--objects", "--missing=print", "--all").splitlines()
+    assert (f"?{old}" in missing) is (filters == "true"), "what was before stays where it is"
 
 
 def test_the_first_look_at_pull_requests_records_them_and_the_next_ones_start_runs(tmp_path: Path) -> None:

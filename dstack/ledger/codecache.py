@@ -43,14 +43,23 @@ class _Default:
     at: float
 
 
+def make_lender(path: Path) -> Path:
+    """The folder of objects of the cache that is to be at `path`, for others to borrow from before anything is in it.
+
+    libgit2 never finds packs in a folder that had no `pack` when it was opened (odb_pack.c, git_odb_backend_pack).
+    """
+    objects = path / "objects"
+    (objects / "pack").mkdir(parents=True, exist_ok=True)
+    return objects
+
+
 class CodeCache:
     """For one thread at a time."""
 
-    def __init__(self, path: Path, remote: Remote, *, whole: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        """`path`: a folder of our own, for what is fetched. `whole`: files are fetched too, to be sent elsewhere."""
+    def __init__(self, path: Path, remote: Remote, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`path`: a folder of our own, for what is fetched."""
         self.remote = remote
         self._path = path
-        self._whole = whole
         self._clock = clock
         self._default = _Default(None, float("-inf"))
         self._local = None
@@ -78,7 +87,7 @@ class CodeCache:
 
     def bring(self, commits: Iterable[str], paths: Iterable[str]) -> None:
         """Have these files of these commits here, where they are there at all. Raises Unavailable, Failed."""
-        if self._local or self._whole:
+        if self._local:
             return
         wanted = "".join(f"{commit}:{path}\n" for commit in commits for path in paths)
         if wanted:
@@ -87,15 +96,19 @@ class CodeCache:
             if done.status != 0:
                 raise self._unreachable(done)
 
-    def bring_whole(self, commit: str) -> None:
-        """Have all files of what no branch contains, to be pushed: a pull request's ref may be hidden from who pushes.
+    def bring_whole(self, commit: str, *, alone: bool) -> None:
+        """Have all files here, to be pushed: of the commit `alone`, else of all those that no branch contains.
 
-        Raises Unavailable, Failed.
+        A pull request's ref may be hidden from who pushes. Raises Unavailable, Failed.
         """
-        if self._local or self._whole:
+        if self._local:
             return
-        wanted = ("rev-list", "--objects", "--missing=print", commit, "--not", "--branches")
-        listed = git.output(self._context, *wanted).decode(errors="surrogateescape").splitlines()
+        which = ("--no-walk", commit) if alone else (commit, "--not", "--branches")
+        listed = (
+            git.output(self._context, "rev-list", "--objects", "--missing=print", *which)
+            .decode(errors="surrogateescape")
+            .splitlines()
+        )
         missing = [line[1:] for line in listed if line.startswith("?")]
         if missing:
             # As git itself fetches what it left out (git/promisor-remote.c, fetch_objects), but all at once.
@@ -160,9 +173,8 @@ class CodeCache:
     def _fetched(self, *, pulls: bool) -> Mapping[str, str]:
         self._make()
         patterns = (*_PATTERNS, *(_PULL_PATTERNS if pulls else ()), *_WITHOUT)
-        option = () if self._whole else ("--filter=blob:none",)
         with folder.lock(self._path):
-            done = git.run(self._context, *_FETCH, *option, _REMOTE, *patterns)
+            done = git.run(self._context, *_FETCH, "--filter=blob:none", _REMOTE, *patterns)
         if done.status != 0:
             raise self._unreachable(done)
         return self._listed()
@@ -199,14 +211,13 @@ class CodeCache:
         if not (self._path / "HEAD").is_file():
             self._path.parent.mkdir(parents=True, exist_ok=True)
             git.output(Context(folder=self._path.parent), "init", "--quiet", "--bare", str(self._path))
-        settings = {f"remote.{_REMOTE}.url": self.remote.url}
-        if not self._whole:
-            settings |= {
-                "core.repositoryformatversion": "1",
-                "extensions.partialClone": _REMOTE,
-                f"remote.{_REMOTE}.promisor": "true",
-                f"remote.{_REMOTE}.partialclonefilter": "blob:none",
-            }
+        settings = {
+            f"remote.{_REMOTE}.url": self.remote.url,
+            "core.repositoryformatversion": "1",
+            "extensions.partialClone": _REMOTE,
+            f"remote.{_REMOTE}.promisor": "true",
+            f"remote.{_REMOTE}.partialclonefilter": "blob:none",
+        }
         if settings != getattr(self, "_set", None):
             for name, value in settings.items():
                 git.output(Context(folder=self._path), "config", name, value)

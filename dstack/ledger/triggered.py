@@ -69,8 +69,8 @@ class Triggered:
         """The run, ready to be made. Raises Invalid where it can't be, Unavailable, Failed."""
         commit = fired.trigger.commit
         self._code.bring([commit], (WORKFLOWS, VARIABLES))
-        if fired.trigger.pull is not None:
-            self._code.bring_whole(commit)
+        if self._apart or fired.trigger.pull is not None:
+            self._code.bring_whole(commit, alone=self._apart)
         try:
             return self._order(fired)
         except Damaged as error:
