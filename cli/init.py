@@ -18,7 +18,7 @@ from dstack.ledger.code import CodeRepository, find_code
 from dstack.ledger.remote import choose_remote
 from dstack.model.errors import Failed, Invalid
 from dstack.model.settings import Settings
-from dstack.model.workflows import PATH
+from dstack.model.workflows import PATH, parse_workflows
 from dstack.store.location import check_url, default_url, open_store
 
 EXAMPLE = """\b
@@ -150,7 +150,15 @@ def _report(session: Session, seen: Seen) -> None:
     path = session.code.top / PATH
     if _write_sample(path):
         say(f"Workflows:    {path} is new; change it as you like")
-    say("Next:         dstack run hello --local, or `dstack up` and `dstack run` in another terminal")
+    say(f"Next:         dstack run {_first(path)} --local, or `dstack up` and `dstack run` in another terminal")
+
+
+def _first(path: Path) -> str:
+    """The name of the first workflow, for an example."""
+    try:
+        return next(iter(parse_workflows(path.read_bytes(), allow_env=None).names), "WORKFLOW")
+    except (OSError, Invalid):
+        return "WORKFLOW"
 
 
 def _write_sample(path: Path) -> bool:

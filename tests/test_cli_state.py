@@ -93,6 +93,14 @@ def test_init_writes_a_sample_that_can_be_run(tmp_path: Path, capfd: pytest.Capt
     assert at.dstack("run", "hello", "--dry-run").code == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "name"), [("workflows: [{name: first, commands: [x]}]", "first"), ("workflows: 3", "WORKFLOW")]
+)
+def test_init_names_a_workflow_that_there_is(at: Desk, text: str, name: str) -> None:
+    at.write(".dstack/workflows.yaml", text)
+    assert f"dstack run {name} --local" in at.dstack("init").out
+
+
 def test_init_keeps_the_state_in_a_repository_apart(at: Desk, tmp_path: Path) -> None:
     sh(tmp_path, "init", "--quiet", "--bare", "state.git")
     answer = at.dstack("init", "--remote", "../state.git")
