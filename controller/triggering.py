@@ -165,7 +165,8 @@ class Triggering:
 
     def next_at(self, now: Moment) -> float | None:
         """See Triggers."""
-        moments = (None if self._busy else self._due(now), self._starting.next_at(now.ticks), self._settle_at)
+        settle = self._settle_at if self._settle_at and self._settle_at > now.ticks else None
+        moments = (None if self._busy else self._due(now), self._starting.next_at(now.ticks), settle)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def _settled(self, paths: AbstractSet[str], world: World, now: Moment) -> tuple[Change, ...]:

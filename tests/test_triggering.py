@@ -230,6 +230,23 @@ def test_what_moved_on_before_a_lost_run_was_made_again_starts_for_where_it_is(t
     assert town.started() == sorted([f"more {first}", f"more {second}", f"test {second}"])
 
 
+def test_what_can_not_be_written_down_now_keeps_no_controller_busy(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    one = town.controller()
+    town.turns(one, times=2)
+    town.push(BOTH)
+    while not town.runs():
+        town.turns(one, times=1)
+    one.step(moment(town.time + 1.0))
+    one.triggers.failed(Unavailable("the remote is away"), moment(town.time + 1.0))
+    due = one.step(moment(town.time + 1.5))
+    assert "made" in sh(town.state, "ls-tree", "--name-only", refs.SEEN), "it was due, and not done"
+    assert due is not None
+    assert due > 0.0
+    town.turns(one)
+    assert "made" not in sh(town.state, "ls-tree", "--name-only", refs.SEEN)
+
+
 def test_a_run_that_was_seen_and_is_deleted_by_hand_does_not_come_back(tmp_path: Path) -> None:
     town = Town(tmp_path)
     one = town.controller()
