@@ -47,6 +47,15 @@ def ssh_key(name: str = MAIL) -> SshKey:
     return SshKey(path)
 
 
+def certificate(authority: SshKey, folder: Path, *principals: str, validity: str = "always:forever") -> SshKey:
+    """A key of its own, with a certificate that the authority has made for these principals: it signs by that."""
+    path = folder / "certified"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "certified", "-f", str(path))
+    words = ("-I", "test", "-n", ",".join(principals), "-V", validity)
+    run("ssh-keygen", "-q", "-s", str(authority.path), *words, str(path.with_suffix(".pub")))
+    return SshKey(folder / "certified-cert.pub")
+
+
 @dataclass(frozen=True, slots=True)
 class GpgKeys:
     """A GPG home with a good key, an expired one and a revoked one, each by its fingerprint."""

@@ -22,7 +22,7 @@ from dstack.model.runspec import Desired, Wanted
 from dstack.model.signature import Distrusted, gpg_verdict, parse_signers, signed_of
 from tests import signers
 from tests.repositories import Place, bare, place, record_of, sh, spec, work
-from tests.signers import MAIL, STRANGER, allowed, gpg_keys, ssh_key
+from tests.signers import MAIL, STRANGER, allowed, certificate, gpg_keys, ssh_key
 
 NAME = "fast-rabbit-1"
 pytestmark = pytest.mark.keys
@@ -126,6 +126,31 @@ def test_a_key_that_is_taken_out_of_the_file_counts_no_more_at_once(kept: Place,
 def test_each_kind_of_key_that_may_not_sign_has_its_sentence(kept: Place, tmp_path: Path, line: str, said: str) -> None:
     text = line.format(mail=MAIL, key=ssh_key().public, other=ssh_key(STRANGER).public)
     assert said in refused(kept, verifier(tmp_path, text))
+
+
+def test_a_certificate_of_an_authority_signs_for_its_principals_alone_and_while_it_is_valid(tmp_path: Path) -> None:
+    authority, line = ssh_key("authority"), f"*@example.org cert-authority {ssh_key('authority').public}"
+    good, late, other, foreign = (
+        signed(
+            made(_new(tmp_path / name)), certificate(by, _new(tmp_path / f"{name}-key"), who, validity=when).signing()
+        )
+        for name, by, who, when in (
+            ("good", authority, MAIL, "always:forever"),
+            ("late", authority, MAIL, "20200101:20200102"),
+            ("other", authority, "ada@elsewhere.org", "always:forever"),
+            ("foreign", ssh_key(STRANGER), MAIL, "always:forever"),
+        )
+    )
+    for one in (good, late, other, foreign):
+        one.submit()
+    assert checked(good, verifier(tmp_path, line)) == (MAIL,)
+    for one in (late, other, foreign):
+        assert "it is signed by a stranger (SHA256:" in refused(one, verifier(tmp_path, line))
+
+
+def _new(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 def test_a_revoked_ssh_key_is_refused(kept: Place, tmp_path: Path) -> None:
