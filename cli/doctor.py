@@ -11,7 +11,7 @@ from cli.checks import Check, Result
 from cli.docker_checks import docker_checks
 from cli.door import GOOD, TROUBLE
 from cli.reading import Reader
-from cli.remote_checks import forge_check, pace_check
+from cli.remote_checks import forge_check, pace_check, wakeups_check
 from cli.session import open_session
 from cli.terminal import clean, coloured, hanging, is_terminal, say, width
 from cli.trust_checks import signing_check
@@ -71,6 +71,8 @@ def all_checks(folder: Path) -> Iterator[Check]:
     yield pace_check(session, seen)
     if seen.settings.forge is not None:
         yield forge_check(session, seen.settings.forge)
+    if seen.settings.controller_url is not None:
+        yield wakeups_check(seen, seen.settings.controller_url)
     yield signing_check(session, seen.settings)
     yield checks.store_check(seen)
     yield checks.home_check(seen)

@@ -1,10 +1,12 @@
 """What `doctor` says of how the state remote is reached, and how often it may be pushed to."""
 
+import os
 from contextlib import closing
 
 from cli.checks import Check, Result
 from cli.forge import forge_of
 from cli.session import Seen, Session
+from dstack import wakeups
 from dstack.model.bucket import POLL_SECONDS, Reach, controller_pace, runner_pace
 from dstack.model.errors import DstackError
 from dstack.model.forge import ForgeSettings
@@ -31,6 +33,21 @@ def forge_check(session: Session, settings: ForgeSettings) -> Check:
     except DstackError as error:
         return Check(name="forge", result=Result.ODD, text=f"runs can't be reported: {error}")
     return Check(name="forge", result=Result.GOOD, text=said)
+
+
+def wakeups_check(seen: Seen, url: str) -> Check:
+    """The controller tells us of changes. Without it everything goes on by polling."""
+    try:
+        token = wakeups.token_of(os.environ)
+    except DstackError as error:
+        return Check(name="wake-ups", result=Result.ODD, text=str(error))
+    if not token:
+        text = f"{url} could tell of changes at once: set {wakeups.TOKEN} to its token; until then they are polled for"
+        return Check(name="wake-ups", result=Result.ODD, text=text)
+    why = wakeups.check(url, seen.known_repository(), token)
+    if why:
+        return Check(name="wake-ups", result=Result.ODD, text=f"{why}; until then changes are polled for")
+    return Check(name="wake-ups", result=Result.GOOD, text=f"{url} tells of changes at once")
 
 
 def _often(reach: Reach) -> str:

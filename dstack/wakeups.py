@@ -111,7 +111,7 @@ class Wakeups:
                 self._stopped.wait(UNSET_SECONDS)
                 continue
             try:
-                change = self._wait(url, since)
+                change = self.wait(url, since)
             except RefusedError as error:
                 self._tell(str(error))
                 self._stopped.wait(REFUSED_SECONDS * (0.5 + self.jitter() / 2))
@@ -128,9 +128,9 @@ class Wakeups:
                 since = change
                 self.woke()
 
-    def _wait(self, url: str, since: int) -> int:
+    def wait(self, url: str, since: int, seconds: float = LISTEN_SECONDS) -> int:
         """The number of the last change, as soon as it is another one. Raises what the library raises, RefusedError."""
-        status, body = self._ask("GET", url, f"/wake/{self._path}?since={since}", LISTEN_SECONDS)
+        status, body = self._ask("GET", url, f"/wake/{self._path}?since={since}", seconds)
         if status != _OK:
             raise _refusal(status, url)
         try:
@@ -187,7 +187,7 @@ def check(url: str, repository: str, token: str) -> str:
     """Why wake-ups from this address don't work; empty if they do. For `dstack doctor`."""
     one = Wakeups(repository=repository, token=token, url=lambda: url, woke=lambda: None)
     try:
-        one._wait(url, 0)  # noqa: SLF001 (our own)
+        one.wait(url, 0, POKE_SECONDS)  # answered at once, whatever has changed
     except RefusedError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 (whatever the network makes of it)

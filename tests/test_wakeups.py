@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from dstack import wakeups
+from dstack.ledger.cache import Cache
+from dstack.ledger.gitledger import GitLedger
 from dstack.model.errors import Failed, Invalid
 from dstack.model.hookpath import hook_path
 from dstack.model.settings import parse_settings
 from dstack.wakeups import Wakeups, check, token_of
+from tests.calls import stored_desk
 from webhooks.server import Receiver, Served, What
 
 TOKEN = "pl4nted-token-of-letters"  # noqa: S105 (planted)
@@ -123,6 +126,29 @@ def fake() -> Iterator[Fake]:
     yield made
     made.server.shutdown()
     made.server.server_close()
+
+
+def test_doctor_says_whether_the_controller_tells_us_of_changes(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = stored_desk(tmp_path, capfd)
+
+    def said() -> str:
+        return next((line for line in at.dstack("doctor").out.splitlines() if " wake-ups " in line), "")
+
+    assert said() == "", "nobody asked for them"
+    repository = GitLedger(Cache(tmp_path / "cache", str(at.remote))).observe().repository
+    receiver = Receiver("0", [Served(name="here", tokens=(TOKEN,), repository=repository or "")], lambda *_: None)
+    try:
+        at.dstack("config", "set", "controller_url", f"http://{receiver.address}")
+        assert f"set {wakeups.TOKEN} to its token" in said()
+        monkeypatch.setenv(wakeups.TOKEN, "another")
+        assert "knows no such repository by this token" in said()
+        monkeypatch.setenv(wakeups.TOKEN, TOKEN)
+        assert said().startswith("ok ")
+    finally:
+        receiver.stop()
+    assert "doesn't answer" in said()
 
 
 @pytest.mark.parametrize(
