@@ -1,6 +1,5 @@
 """Follows one run: its state and its logs as they come, until it has ended."""
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -8,16 +7,16 @@ from collections.abc import Callable, Iterator
 from cli.attention import NEW_SECONDS, Attention
 from cli.lines import RunLine
 from cli.marks import AWAY_POLL_SECONDS, POLL_SECONDS, Marks
+from cli.poking import listening
 from cli.reading import Reader
 from cli.session import Seen
 from cli.tails import AWAY_SECONDS, Tails
 from cli.terminal import tell
 from dstack import interrupts
-from dstack.ledger.remote import Remote
 from dstack.model import refs
 from dstack.model.errors import Failed, Unavailable
 from dstack.model.refs import RunKey
-from dstack.wakeups import Wakeups, token_of
+from dstack.wakeups import Wakeups
 
 LOOK_SECONDS = 0.01
 LONGEST_AWAY_SECONDS = 8.0
@@ -46,7 +45,7 @@ def updates(reader: Reader, run: RunKey, *, new: bool = False) -> Iterator[tuple
                 continue
             marks.taken(time.monotonic())
             seen = _patient_poll(reader)
-            wakeups = wakeups or _begun(seen, remote, marks)
+            wakeups = wakeups or listening(seen, remote, marks.wake)
             if refs.run_branch(run.name) not in seen.found:
                 msg = f"the run {run.name} is gone from the state remote: its branch was deleted, or it was archived"
                 raise Failed(msg)
@@ -57,16 +56,6 @@ def updates(reader: Reader, run: RunKey, *, new: bool = False) -> Iterator[tuple
     finally:
         if wakeups:
             wakeups.stop()
-
-
-def _begun(seen: Seen, remote: Remote, marks: Marks) -> Wakeups | None:
-    """Hear of changes from a controller, where the settings name one and the remote's files don't tell."""
-    url = seen.settings.controller_url
-    if url is None or remote.path is not None or not (token := token_of(os.environ)):
-        return None
-    wakeups = Wakeups(repository=seen.known_repository(), token=token, url=lambda: url, woke=marks.wake)
-    wakeups.start()
-    return wakeups
 
 
 def _patient_poll(reader: Reader) -> Seen:

@@ -1,5 +1,6 @@
 """`dstack status`: what runs, what waits and why, what ended and how."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from cli.completing import complete_run
 from cli.lines import RunLine
 from cli.marks import AWAY_POLL_SECONDS
 from cli.pick import candidates, pick, way_out
+from cli.poking import listening
 from cli.session import Seen, Session, open_session
 from cli.status_table import COLUMNS, rows
 from cli.summaries import latest_first, load_runs
@@ -21,6 +23,7 @@ from cli.watching import Frame, watch
 from dstack.ledger.objects import Damaged
 from dstack.model import refs
 from dstack.model.errors import Invalid
+from dstack.wakeups import Wakeups
 
 WATCH_SECONDS = 1.0
 MOST_TROUBLES = 10
@@ -122,14 +125,21 @@ def _named(session: Session, seen: Seen, runs: Sequence[RunLine], name: str) -> 
 def _watch(session: Session, choice: Choice, *, jobs: bool) -> Sequence[RunLine]:
     """Until all that was shown has ended; the runs as they are then."""
     last: Sequence[RunLine] = ()
+    news, wakeups = threading.Event(), list[Wakeups]()
 
     def frame() -> Frame:
         nonlocal last
-        _, _, last = _look(session, choice, frozenset(line.root for line in last))
+        seen, _, last = _look(session, choice, frozenset(line.root for line in last))
+        if not wakeups and (listener := listening(seen, session.remote, news.set)):
+            wakeups.append(listener)
         text = _table(last, jobs=jobs) if last else ""
         return Frame(text=text, over=all(line.finished for line in last))
 
-    watch(frame, every=AWAY_POLL_SECONDS.get(session.remote.reach, WATCH_SECONDS))
+    try:
+        watch(frame, every=AWAY_POLL_SECONDS.get(session.remote.reach, WATCH_SECONDS), news=news)
+    finally:
+        for one in wakeups:
+            one.stop()
     return last
 
 

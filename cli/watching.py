@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dstack import interrupts
 from dstack.model.errors import Unavailable
 
 LOOK_SECONDS = 0.1
+LEAST_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,12 +24,16 @@ class Frame:
     over: bool
 
 
-def watch(frame: Callable[[], Frame], *, every: float) -> None:
-    """Show frames, a new one each `every` seconds, until one is the last. What is away is waited for, and said once."""
+def watch(frame: Callable[[], Frame], *, every: float, news: threading.Event) -> None:
+    """Show frames, a new one each `every` seconds, until one is the last. What is away is waited for, and said once.
+
+    With `news` the next one comes sooner.
+    """
     screen, away = Screen(in_place=is_terminal() and os.environ.get("TERM") != "dumb"), ""
     while True:
         interrupts.check()
         wait = every
+        news.clear()
         try:
             found = frame()
         except Unavailable as error:
@@ -40,7 +46,7 @@ def watch(frame: Callable[[], Frame], *, every: float) -> None:
             screen.show(found)
             if found.over:
                 return
-        _sleep(wait)
+        _sleep(wait, None if away else news)
 
 
 class Screen:
@@ -83,8 +89,10 @@ def fitted(text: str, lines: int) -> str:
     return "\n".join([*found[: room - 1], f"… and {len(found) - room + 1} more lines"])
 
 
-def _sleep(seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
+def _sleep(seconds: float, news: threading.Event | None) -> None:
+    begin = time.monotonic()
+    while (left := begin + seconds - time.monotonic()) > 0:
         interrupts.check()
+        if news and news.is_set() and time.monotonic() > begin + LEAST_SECONDS:
+            return
         time.sleep(min(left, LOOK_SECONDS))

@@ -58,9 +58,24 @@ def test_a_remote_that_is_away_is_waited_for_and_said_once(capsys: pytest.Captur
             raise answer
         return answer
 
-    watch(frame, every=0)
+    watch(frame, every=0, news=threading.Event())
     out, err = capsys.readouterr()
     assert (out, err) == ("a\n\nb\n", "away; waiting for it\n")
+
+
+def test_news_bring_the_next_look_sooner(capsys: pytest.CaptureFixture[str]) -> None:
+    news, looks = threading.Event(), 0
+
+    def frame() -> Frame:
+        nonlocal looks
+        looks += 1
+        threading.Timer(0.05, news.set).start()
+        return Frame(text=str(looks), over=looks == 3)
+
+    begin = time.monotonic()
+    watch(frame, every=60, news=news)
+    assert time.monotonic() - begin < 30
+    assert capsys.readouterr().out == "1\n\n2\n\n3\n"
 
 
 def test_watching_ends_with_what_is_watched(at: Desk) -> None:
