@@ -14,6 +14,7 @@ from cli.remote_session import open_remote
 from controller.fleet import LONGEST_SECONDS, Fleet, Repository
 from controller.main import ControllerDaemon
 from controller.trouble import Trouble
+from dstack import interrupts
 from dstack.model.bucket import POLL_SECONDS, Reach
 from dstack.model.errors import DstackError
 from dstack.store.location import open_store
@@ -86,7 +87,7 @@ class Service:
         """Until stopped. The names of those that did not end in time."""
         watcher = threading.Thread(target=self._watch, name="configuration", daemon=True)
         watcher.start()
-        self._ended.wait()
+        interrupts.wait(self._ended)
         watcher.join(END_SECONDS)
         self._door.stop()
         return self._fleet.run()

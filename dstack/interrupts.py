@@ -5,8 +5,12 @@ So the handler also remembers, and whoever is about to do something that can't b
 
 import signal
 import sys
+import threading
 import time
 from types import FrameType
+
+# How late a signal is handled that came at the wrong moment.
+WAIT_SECONDS = 0.5
 
 
 class Interrupts:
@@ -54,6 +58,12 @@ def sleep(seconds: float) -> None:
     while (left := end - time.monotonic()) > 0:
         check()
         time.sleep(min(left, 0.2))
+
+
+def wait(event: threading.Event) -> None:
+    """Until it is set, in the main thread: a signal that comes just before a wait without end would not be handled."""
+    while not event.wait(WAIT_SECONDS):
+        pass
 
 
 def _quiet(unraisable: "sys.UnraisableHookArgs") -> None:
