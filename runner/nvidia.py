@@ -77,9 +77,8 @@ def environment(job: Job, indices: Sequence[int]) -> Mapping[str, str]:
     return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": text}
 
 
-def indices_of(environment: Mapping[str, str]) -> tuple[int, ...]:
-    """The GPUs that a process was given, by its environment."""
-    text = environment.get("CUDA_VISIBLE_DEVICES", "")
+def indices_of(text: str) -> tuple[int, ...]:
+    """GPUs by their indices, with commas between them; what is none is left out."""
     return tuple(int(part) for part in text.split(",") if part.isascii() and part.isdecimal())
 
 

@@ -24,6 +24,8 @@ from runner.watch import Watch
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SHIM = str(Path(runner.shim.__file__ or "").with_name("__main__.py"))
 MARKERS = {Signal.TERM: "stopping", Signal.KILL: "killed"}
+# Beside an order, with its cookie behind it: the GPUs it gives.
+GIVEN = "gpus."
 KILL_SECONDS = 1.0
 REMOVE_SECONDS = 5.0
 
@@ -126,7 +128,7 @@ class ProcessExecutor:
         return tuple(sorted(self._shims()))
 
     def gpus(self) -> Mapping[str, tuple[int, ...]]:
-        """What the commands of this runner's shims were given, by their orders."""
+        """What the commands of this runner's shims were given."""
         folders = ((key, folder) for key, shims in self._shims().items() for folder in shims.values())
         return {key: given for key, folder in folders if (given := read_gpus(folder))}
 
@@ -226,6 +228,8 @@ def write_order(launch: Launch, order: Order) -> None:
     new = launch.folder / f"order.{order.cookie}"
     with os.fdopen(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
+    if launch.gpus:
+        (launch.folder / f"{GIVEN}{order.cookie}").write_text(",".join(map(str, launch.gpus)))
     new.replace(launch.folder / "order")
 
 
@@ -238,12 +242,13 @@ def start_failed(error: OSError) -> StartFailed:
 
 
 def read_gpus(folder: Path) -> tuple[int, ...]:
-    """The GPUs that an order gives to its commands; none where it can't be read."""
+    """The GPUs that the shim in this folder gives to its commands. The order itself is gone once it was begun."""
+    shim = read_shim(folder)
     try:
-        environment = Order.from_bytes((folder / "order").read_bytes()).environment
+        files = [folder / f"{GIVEN}{shim.cookie}"] if shim else list(folder.glob(f"{GIVEN}*"))
+        return tuple(index for file in files if file.exists() for index in indices_of(file.read_text()))
     except (OSError, ValueError):
         return ()
-    return indices_of({os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()})
 
 
 def end_stranger(pid: int) -> None:

@@ -11,6 +11,7 @@ from runner import lending, pull_refusals, script
 from runner.engine_values import Container, Refused, State
 from runner.executor import OUTPUT, Launch, StartFailed
 from runner.frames import read_frame
+from runner.nvidia import indices_of
 
 TREE, SCRIPT = "/workflow", "/dstack/script"
 PREFIX = "dstack."
@@ -64,7 +65,7 @@ def owner(trees: Sequence[Path], image: str, name: str, labels: Mapping[str, str
 
 def gpus_of(labels: Mapping[str, str]) -> tuple[int, ...]:
     """The GPUs that a container was given, by its labels."""
-    return tuple(int(text) for text in labels.get(GPUS, "").split(",") if text.isascii() and text.isdecimal())
+    return indices_of(labels.get(GPUS, ""))
 
 
 def ours(state: State) -> list[Path]:

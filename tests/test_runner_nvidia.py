@@ -13,7 +13,7 @@ from dstack.model.pool import Capacity, Phase
 from runner.nvidia import MIB, chosen, detected_gpus, environment, parse, read_setting
 from runner.process import ProcessExecutor
 from runner.recipe import container, gpus_of
-from tests.agents import Killed, Office
+from tests.agents import Killed, Office, wait_until
 from tests.attempts import launch
 from tests.duties import a_job, given_job
 
@@ -157,6 +157,8 @@ def test_a_process_and_a_container_tell_which_gpus_they_were_given(tmp_path: Pat
     none = launch(tmp_path, "sleep 60", key="none.1", environment=environment(a_job(), ()))
     for one in (given_two, none):
         executor.start(one)
+    for one in (given_two, none):
+        wait_until(lambda one=one: not (one.folder / "order").exists())  # type: ignore[misc]
     executor.close()
     later = ProcessExecutor(lambda: None, instance=f"gpus{tmp_path.name}"[:60])
     assert later.gpus() == {given_two.key: (0, 2)}
