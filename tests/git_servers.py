@@ -109,6 +109,8 @@ class SshServer(Daemon):
             "KbdInteractiveAuthentication": "no",
             "PermitRootLogin": "prohibit-password",
             "AcceptEnv": "GIT_PROTOCOL",
+            # The first bash of a connection reads its start files: those of whoever runs the tests may take long.
+            "SetEnv": "SHLVL=1",
         }
         words = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
         sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")

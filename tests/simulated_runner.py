@@ -351,7 +351,8 @@ class SimulatedRunner:
             self.machine.clashes.extend(f"{self.machine.name} has drained, and {key} still runs" for key in left)
 
     def _wakes(self, now: Moment) -> list[float]:
-        processes = [process.ends for key, process in self.machine.processes.items() if key in self.duty.held]
+        running = [key for key, held in self.duty.held.items() if held.phase is Phase.RUNNING]
+        processes = [self.machine.processes[key].ends for key in running if key in self.machine.processes]
         processes = [ends for ends in processes if ends < float("inf")]
         leaves = now.ticks + 1.0 if self.leaving else None
         later = [next_at(self.duty), self.next_beat, leaves, *processes, *(at for at, _ in self.tasks.values())]

@@ -20,7 +20,7 @@ import msgspec
 from controller.cache import StoreCache
 from controller.pulse import StorePulse
 from controller.turn import Controller
-from dstack.ledger.memory import MemoryRemote
+from dstack.ledger.memory import MemoryLedger, MemoryRemote
 from dstack.model import bucket, refs
 from dstack.model.errors import Unavailable
 from dstack.model.gpus import Gpu
@@ -117,6 +117,7 @@ class Simulation:
     _agenda: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _order: "itertools.count[int]" = field(default_factory=itertools.count)
     _away: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _judge: tuple[MemoryLedger, Viewer] | None = None
 
     def __post_init__(self) -> None:
         """Everything follows from the seed."""
@@ -495,16 +496,12 @@ class Simulation:
         return any(home.alive for home in self.homes if home.name == name)
 
     def _unfinished(self) -> list[str]:
-        ledger = SimulatedLedger(
-            remote=self.remote,
-            random=self.random,
-            faults=Faults(),
-            away=lambda: False,
-            others=lambda: None,
-            changed=lambda: None,
-        )
-        seen = ledger.observe()
-        return [view.key.name for view in Viewer(ledger.job).views(seen) if not view.state.finished]
+        """By what the remote says now."""
+        if self._judge is None:
+            ledger = MemoryLedger(self.remote)
+            self._judge = ledger, Viewer(ledger.job)
+        ledger, viewer = self._judge
+        return [view.key.name for view in viewer.views(ledger.observe()) if not view.state.finished]
 
 
 def main() -> int:

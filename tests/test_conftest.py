@@ -17,8 +17,10 @@ def outcome_of(text: str, folder: Path, *, ci: bool) -> str:
     """What a session with our rules says of a file of tests."""
     (folder / "test_it.py").write_text(f"import pytest\n{text}\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "-c", os.devnull]
+    # Without a folder of its own it would remove what earlier sessions left, which can take minutes.
+    own = folder.with_name(f"{folder.name}-base")
     result = subprocess.run(
-        [*command, f"--rootdir={folder}", str(folder)],
+        [*command, f"--rootdir={folder}", f"--basetemp={own}", str(folder)],
         env={**os.environ, "CI": "true" if ci else "", "PYTHONPATH": str(ROOT)},
         cwd=folder,
         capture_output=True,

@@ -26,7 +26,7 @@ def test_a_seed_plays_the_same_each_time() -> None:
 
 def test_machines_are_drained_again_and_again_while_jobs_run_and_wait_there() -> None:
     emptied = 0
-    for seed in range(5):
+    for seed in range(30):
         simulation = Simulation(seed)
         for when in range(20, 320, 60):
             simulation.at(when, simulation.drain)
