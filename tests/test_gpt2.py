@@ -58,7 +58,7 @@ def test_a_model_is_trained_changed_stopped_resumed_and_used(project: Pool) -> N
     assert origins == {"download-model": first, "encode-dataset": first, "finetune-model": None}
 
     # Stopped in the middle, it leaves a checkpoint; resumed, it goes on from there.
-    third = finetune(project, "--model", "117M", "--steps", "30", "--step_seconds", "0.2", detach=True)
+    third = finetune(project, "--model", "117M", "--steps", "30", "--step_seconds", "0.4", detach=True)
     project.eventually(lambda: "step 10" in project.dstack("logs", third, expect=None))
     project.dstack("stop", third)
     assert project.status(third) == "STOPPED"

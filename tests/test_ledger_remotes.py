@@ -4,8 +4,6 @@ import json
 import os
 import socket
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,6 +24,7 @@ from dstack.model.refs import RunKey
 from runner.codecache import CodeCache
 from tests.git_servers import PASSWORD, Daemon, GitDaemon, HttpServer, SshServer, running
 from tests.repositories import Place, bare, hook, sh, work
+from tests.watching import watched_processes
 
 KINDS = ["path", "git", "http", pytest.param("ssh", marks=pytest.mark.sshd)]
 
@@ -213,30 +212,13 @@ def test_a_poll_of_an_unchanged_remote_is_one_fetch_of_few_requests(
 def test_the_password_of_an_address_is_in_no_process_list_file_or_message(http: There, tmp_path: Path) -> None:
     hook(http.repository, "pre-receive", "sleep 0.3")
     here = place(http, tmp_path / "code")
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            for process in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    seen.add(process.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-                except OSError:
-                    continue
-            time.sleep(0.002)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with watched_processes() as seen:
         made = here.submit()
         here.cache.poll()
         tip = sh(http.repository, "rev-parse", refs.snapshot(made.key))
         CodeCache(tmp_path / "code.git", http.remote.url, http.remote.environment).fetch(made.key, tip)
-    finally:
-        done.set()
-        watcher.join()
-    assert any("remote-http" in line for line in seen), "no push or fetch was seen"
-    assert not [line for line in seen if "pl4nted" in line]
+    assert any(b"remote-http" in line for line in seen), "no push or fetch was seen"
+    assert not [line for line in seen if b"pl4nted" in line]
     server = http.server
     assert server
     server.stop()

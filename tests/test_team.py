@@ -4,10 +4,8 @@ import hashlib
 import json
 import os
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,6 +17,7 @@ from tests.installed import ROOT
 from tests.s3_server import SECRET, S3Server, objects
 from tests.team import Team, team
 from tests.test_pool import IN_DOCKER
+from tests.watching import watched_processes
 
 # Seconds; `AWAY=120 pytest tests/test_team.py` does it as long as outages are, and each of them by itself, too.
 AWAY = float(os.environ.get("AWAY", "3"))
@@ -85,27 +84,6 @@ def test_a_docker_chain_over_ssh(tmp_path: Path, s3: S3Server, docker_engine: Do
 
 
 PLANTED = (PASSWORD, quote(PASSWORD, safe=""), SECRET)
-
-
-@contextmanager
-def watched_processes() -> Iterator[set[bytes]]:
-    """The command lines of all processes there are meanwhile."""
-    seen: set[bytes] = set()
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.005):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                with suppress(OSError):
-                    seen.add(path.read_bytes())
-
-    watching = threading.Thread(target=look)
-    watching.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        watching.join()
 
 
 @pytest.fixture
