@@ -1,6 +1,7 @@
 """The S3 store where it differs from others: large objects in parts, cut off and resumed; servers that are not well."""
 
 import hashlib
+import io
 import os
 import signal
 import socket
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
+from botocore.awsrequest import AWSResponse
 
 from dstack.model.errors import DstackError, Failed, Unavailable
 from dstack.model.s3_place import moved, parse_place, store_url
@@ -399,6 +402,35 @@ def test_storage_class_is_for_artifacts_and_encryption_for_all(s3: S3Server, buc
     assert [one.get("x-amz-storage-class") for one in seen] == ["STANDARD_IA", None]
     assert [one.get("x-amz-server-side-encryption") for one in seen] == ["AES256", "AES256"]
     assert store.get("objects/a", limit=9) == b"x"
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("size", [9, 9 * MIB])
+@pytest.mark.parametrize("key", ["logs/a", "objects/a"])
+def test_what_is_altered_on_the_way_is_noticed_unless_who_reads_compares_its_sha256(
+    s3: S3Server, bucket: str, key: str, size: int
+) -> None:
+    store = opened(s3.url(bucket))
+    store._put_object(key, store._name(key), b"x" * size)
+    asked: list[str] = []
+
+    def alter(request: Any, **_: object) -> Any:  # noqa: ANN401 (the library's own)
+        true = urllib3.request("GET", request.url, headers=dict(request.headers), preload_content=False)
+        asked.append(true.headers.get("x-amz-checksum-crc32", ""))
+        body = urllib3.HTTPResponse(io.BytesIO(b"x" * (size - 1) + b"y"), true.headers, preload_content=False)
+        return AWSResponse(request.url, true.status, true.headers, body)  # type: ignore[arg-type]
+
+    store._client.meta.events.register("before-send.s3.GetObject", alter)
+    try:
+        if key == "logs/a":
+            with pytest.raises(Unavailable):
+                read(store, key)
+        else:
+            assert read(store, key) == b"x" * (size - 1) + b"y"
+    finally:
+        s3_client._client.cache_clear()
+    assert [bool(one) for one in asked] == [key == "logs/a"] * len(asked)
+    assert len(asked) == (5 if (key, size) == ("logs/a", 9) else 1)
 
 
 def test_a_store_that_has_moved_is_found_however_often_it_did() -> None:

@@ -9,7 +9,7 @@ from datetime import datetime
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
 
 from dstack.model.errors import Unavailable
 from dstack.model.s3_place import Place
@@ -31,6 +31,7 @@ WHOLE = 8 * 1024 * 1024
 BODIES = 8
 SMALL = 256 * 1024
 TRIES = 5
+# Named by the SHA-256 that whoever reads them compares.
 _ARTIFACTS = ("objects/", "manifests/")
 
 
@@ -43,6 +44,7 @@ class S3Store:
         self.width = 16
         self._place = place
         self._base = place.prefix + within
+        self._hashed = tuple(self._base + prefix for prefix in _ARTIFACTS)
         self._room = BoundedSemaphore(BODIES)
         with explained(url, "anything"):
             self._client, self._clock = client_of(place)
@@ -178,6 +180,8 @@ class S3Store:
 
     def _ask(self, name: str, start: int, end: int | None, etag: str) -> "GetObjectOutputTypeDef | None":
         options: dict[str, str] = {"IfMatch": etag} if etag else {}
+        if not name.startswith(self._hashed):
+            options["ChecksumMode"] = "ENABLED"
         if start or end is not None:
             options["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         return _or_none(lambda: self._client.get_object(Bucket=self._place.bucket, Key=name, **options))  # type: ignore[arg-type]
@@ -190,15 +194,16 @@ class _Reading:
     """The bytes of an object from `at` on. What breaks off is asked for again, of the very same object."""
 
     def __init__(self, ask: Ask, at: int, size: int | None) -> None:
-        self._ask, self._at = ask, at
-        self._end = None if size is None else at + size
+        self._ask, self._start, self._at = ask, at, at
+        self._asked = self._end = None if size is None else at + size
         self._etag, self._tries = "", TRIES
         self._body: Any = None
 
     def begin(self) -> bool:
         """Whether there is such an object."""
         try:
-            answer = self._ask(self._at, self._end, self._etag)
+            # Of a whole object alone does a server tell the checksum.
+            answer = self._ask(self._at, self._asked if self._at == self._start else self._end, self._etag)
         except ClientError as error:
             if s3_errors.code_of(error) in ("InvalidRange", "416"):
                 self._end = self._at  # nothing is there from here on
@@ -215,10 +220,11 @@ class _Reading:
         while self._end is not None and self._at < self._end:
             try:
                 data = self._some(min(size, self._end - self._at))
-            except (BotoCoreError, ConnectionError, TimeoutError, OSError):
+            except (BotoCoreError, ConnectionError, TimeoutError, OSError) as error:
                 self.close()
                 self._tries -= 1
-                if self._tries <= 0:
+                # What was handed out already can't be called back.
+                if self._tries <= 0 or (isinstance(error, FlexibleChecksumError) and self._at > self._start):
                     raise
                 continue
             self._at += len(data)
@@ -232,6 +238,8 @@ class _Reading:
         if not data:
             msg = "the server ended its answer too soon" if there else "the object has gone meanwhile"
             raise ConnectionError(msg)
+        if self._at + len(data) == self._end:
+            self._body.read(1)  # the library compares the checksum when it meets the end
         return data
 
     def close(self) -> None:

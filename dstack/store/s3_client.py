@@ -57,6 +57,8 @@ def _client(endpoint_url: str, region: str, addressing: str) -> "tuple[S3Client,
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": TRIES},
+        # Who reads says where it is wanted: what is known by its SHA-256 would be summed up twice.
+        response_checksum_validation="when_required",
         max_pool_connections=CONNECTIONS,
         # Each body carries a checksum, and all content is known by its SHA-256: one more of them only costs time.
         s3={"addressing_style": addressing, "payload_signing_enabled": False},  # type: ignore[arg-type]
