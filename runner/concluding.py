@@ -18,7 +18,7 @@ def concluded(engine: Engine, following: Following, state: State, unlimited: Seq
     launch = following.launch
     caches = [one.here for one in launch.lent if one.ours and one.here.is_dir()]
     give_back(engine, following.name, state, (launch.tree, launch.folder, *caches))
-    found = engine.image(state.image)
+    found = engine.image(state.image, asked=launch.job.image)
     oom = state.oom and state.exit_code == KILLED
     reason, message = _reason(following, state)
     warning = limits.unheeded(following.launch.job.resources, unlimited)

@@ -4,7 +4,7 @@ import io
 import json
 import tarfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -44,8 +44,8 @@ class Engine:
         with self._link.reached():
             return str(self._link.quick.info().get("DockerRootDir") or "")
 
-    def image(self, name: str) -> Image | None:
-        """The image of this name, if it is here."""
+    def image(self, name: str, *, asked: str | None = None) -> Image | None:
+        """The image of this name or id, if it is here. `asked`: the name that its digest should go with."""
         inspect: Callable[[str], dict[str, Any]] = self._link.api.inspect_image
         try:
             with self._link.reached():
@@ -54,8 +54,8 @@ class Engine:
             if refused.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
-        digests = found.get("RepoDigests") or [found["Id"]]
-        return Image(found["Id"], digests[0], (found.get("Config") or {}).get("User") or "")
+        digest = _own(asked or name, found.get("RepoDigests") or [found["Id"]])
+        return Image(found["Id"], digest, (found.get("Config") or {}).get("User") or "")
 
     def pull(self, name: str, take: Callable[[dict[str, Any]], None], unwanted: threading.Event) -> None:
         """Pull the image with the login of the user we are; `take` gets the engine's lines.
@@ -253,3 +253,14 @@ def ignoring(*statuses: HTTPStatus) -> Iterator[None]:
     except Refused as refused:
         if refused.status not in statuses:
             raise
+
+
+def _own(name: str, digests: Sequence[str]) -> str:
+    """Of the names with digests that an image has, that of the repository it was asked for by; else the first."""
+    asked = _familiar(utils.parse_repository_tag(name)[0])
+    return next((one for one in digests if _familiar(one.partition("@")[0]) == asked), digests[0])
+
+
+def _familiar(repository: str) -> str:
+    """A repository without what docker leaves out when it shows its name."""
+    return repository.removeprefix("docker.io/").removeprefix("index.docker.io/").removeprefix("library/")

@@ -174,15 +174,24 @@ def stop(engine: DockerEngine) -> None:
 
 
 def wait_for_end(pid: int) -> None:
-    """Until the process is gone; killed when it takes too long. A worker that is its parent reaps it."""
+    """Until the process has ended; killed when it takes too long. Its parent reaps it, which may be another worker."""
     deadline = time.monotonic() + STOPPED_WITHIN
-    with suppress(ProcessLookupError):
-        while time.monotonic() < deadline:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-            os.kill(pid, 0)
-            time.sleep(0.05)
-        os.kill(pid, signal.SIGKILL)
+    while not has_ended(pid):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(0.05)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether it is gone with all its threads; of another worker's child, that may still have to take note of it."""
+    with suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG) != (0, 0)
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state == "Z" and len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
+    except OSError:
+        return True
 
 
 def mounts(folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from dstack.model.job import Pull, Reason
+from runner import engine
 from runner.cancelling import Cancel, Cancelled
 from runner.container import DockerExecutor
 from runner.executor import Launch, StartFailed
@@ -82,6 +83,30 @@ def test_an_absent_image_is_pulled_once_for_all_who_wait(
     assert {exit_.image for exit_ in exits} == {f"{name.removesuffix(':1')}@{image_registry.digest(manifest)}"}
     assert f"dstack: pulling the image {name}\n" in said(all_[0])
     assert f"dstack: pulled the image: {exits[0].image}\n" in said(all_[0])
+
+
+@pytest.mark.docker
+def test_of_an_image_with_several_names_that_of_the_job_is_recorded(
+    executor: DockerExecutor, registry: Registry, archive: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    names = [registry.add(f"team/{letter}", "1", *archive) for letter in "bac"]
+    for number, name in enumerate(names):
+        executor.start(one := job(tmp_path, name, key=f"{number}.1"))
+        assert str(ended(executor, one.key).image).startswith(f"{name.removesuffix(':1')}@sha256:")
+
+
+@pytest.mark.parametrize(
+    ("asked", "recorded"),
+    [
+        ("python:3.12", "python@sha256:1"),
+        ("docker.io/library/python", "python@sha256:1"),
+        ("ada/python@sha256:1", "ada/python@sha256:1"),
+        ("tagged-here", "other@sha256:1"),
+    ],
+)
+def test_the_name_asked_for_is_found_as_docker_writes_it(asked: str, recorded: str) -> None:
+    there = ["other@sha256:1", "python@sha256:1", "ada/python@sha256:1"]
+    assert engine._own(asked, there) == recorded
 
 
 @pytest.mark.docker
