@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dstack.ledger import git, refusals
+from dstack.ledger import folder, git, refusals
 from dstack.ledger.narrowing import write_narrowed
 from dstack.ledger.objects import Objects
 from dstack.model import refs
@@ -34,6 +34,7 @@ class CodeCache:
         self.path, self.url, self._access = path, remote_url, dict(access or {})
         self._lock = threading.Lock()
         processes.kill_marked(f"GIT_DIR={path}".encode(), KILL_SECONDS)
+        folder.remove_leftovers(path)
 
     def fetch(self, key: RunKey, snapshot: str) -> None:
         """Have the snapshot (a full id) here, whole. Raises StartFailed; Unavailable while the remote is away."""
@@ -107,7 +108,8 @@ class CodeCache:
             self._tidy()
             return
         self._forget()
-        self.path.mkdir(parents=True)
+        # A git of a runner that died, begun when we looked for them, may be making the same.
+        self.path.mkdir(parents=True, exist_ok=True)
         git.output(self.context(), "init", "--bare", "--quiet", "--template=")
         (self.path / KEPT).mkdir()
         (self.path / "whole").touch()
@@ -134,8 +136,7 @@ class CodeCache:
         # Without this mark the rest counts for nothing, so dying in the middle does no harm.
         with suppress(FileNotFoundError):
             (self.path / "whole").unlink()
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self.path)
+        folder.discard(self.path)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from runner.codecache import CodeCache
 from runner.slot import Slot
 from runner.workspace import Workspaces
 from tests.checkouts import KEY, Remote, content, fill
+from tests.repositories import sh
 
 
 @pytest.fixture
@@ -228,6 +230,31 @@ def test_killed_in_the_middle_the_next_start_makes_it_right(remote: Remote, tmp_
         process.send_signal(signal.SIGKILL)
     spaces = Workspaces(tmp_path / "spaces", CodeCache(tmp_path / "code.git", str(remote.path)))
     assert content(spaces.checkout(KEY, snapshot)) == content(remote.work)
+
+
+def test_a_git_of_a_killed_runner_that_still_writes_there_keeps_nothing_up(remote: Remote, tmp_path: Path) -> None:
+    """It may have been forked and not begun when the next start looks for such."""
+    snapshot, place, over = remote.snapshot(), tmp_path / "code.git", threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            with suppress(OSError):
+                place.joinpath("objects", "pack").mkdir(parents=True, exist_ok=True)
+                place.joinpath("objects", "pack", f"{number}").touch()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(15):
+            code = CodeCache(place, str(remote.path))
+            code.discard()
+            code.fetch(KEY, snapshot)
+            assert sh(place, "cat-file", "-t", snapshot) == "commit"
+    finally:
+        over.set()
+        writer.join()
 
 
 @pytest.mark.parametrize("text", ["", "clean", "clean x y", "\0", "used " + "0" * 40])
