@@ -3,12 +3,12 @@
 import hashlib
 import os
 import stat
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import msgspec
+from zlib_ng.zlib_ng import crc32
 
 from dstack.store import beneath
 from dstack.store.digests import Stamp, now, stamp_of
@@ -49,6 +49,10 @@ class Window:
         """As many as the file still has."""
         return os.pread(self._descriptor, max(0, min(size, self.size - start)), start)
 
+    def read_into(self, start: int, room: memoryview) -> memoryview:
+        """Likewise into `room`: what of it was filled."""
+        return room[: os.preadv(self._descriptor, [room[: max(0, self.size - start)]], start)]
+
 
 class Verified:
     """A source of the file that raises ChangedError where the bytes are not those of the digest, in whatever order."""
@@ -68,7 +72,7 @@ class Verified:
             raise ChangedError
         view = memoryview(data)
         for at in range(first, last, PIECE):
-            if zlib.crc32(view[at - first : at - first + PIECE]) != self._checks[at // PIECE]:
+            if crc32(view[at - first : at - first + PIECE]) != self._checks[at // PIECE]:
                 raise ChangedError
         return data if (first, last - first) == (start, size) else data[start - first : start - first + size]
 
@@ -98,10 +102,10 @@ def digest(descriptor: int, check: Callable[[], None]) -> tuple[Reading, Verifie
     """An open file's digest, and what reads it again. `check` is called between pieces."""
     at, before = now(), stamp_of(os.fstat(descriptor))
     window, whole = Window(descriptor, before.size), hashlib.sha256()
-    size, checks = 0, list[int]()
-    while piece := window.read_some(size, PIECE):
+    size, checks, room = 0, list[int](), memoryview(bytearray(PIECE))
+    while piece := window.read_into(size, room):
         whole.update(piece)
-        checks.append(zlib.crc32(piece))
+        checks.append(crc32(piece))
         size += len(piece)
         check()
     stamp = before if stamp_of(os.fstat(descriptor)) == before and size == before.size else None

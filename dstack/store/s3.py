@@ -2,7 +2,6 @@
 
 import base64
 import io
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
@@ -10,6 +9,7 @@ from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError
+from zlib_ng.zlib_ng import crc32
 
 from dstack.model.errors import Unavailable
 from dstack.model.s3_place import Place
@@ -174,7 +174,7 @@ class S3Store:
 
     def _put_object(self, key: str, name: str, body: bytes, **condition: str) -> None:
         # Told beforehand: as a trailer, which not every server knows, it would cost a copy of the body.
-        check = base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
+        check = base64.b64encode(crc32(body).to_bytes(4, "big")).decode()
         options: dict[str, Any] = {**self._headers(key), **condition, "ChecksumCRC32": check}
         self._client.put_object(Bucket=self._place.bucket, Key=name, Body=body, **options)
 

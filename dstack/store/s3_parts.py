@@ -2,13 +2,13 @@
 
 import base64
 import hashlib
-import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
+from zlib_ng.zlib_ng import crc32
 
 from dstack.model.errors import DstackError, Unavailable
 from dstack.store import parallel, s3_errors
@@ -115,7 +115,7 @@ def _is_same(there: "PartTypeDef", data: bytes) -> bool:
     if there.get("Size") != len(data):
         return False
     if checksum := there.get("ChecksumCRC32"):
-        return checksum == base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+        return checksum == base64.b64encode(crc32(data).to_bytes(4, "big")).decode()
     return there.get("ETag", "").strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
@@ -126,7 +126,7 @@ def _sent(target: Target, upload_id: str, part: Part, data: bytes) -> "Completed
         UploadId=upload_id,
         PartNumber=part.number,
         Body=data,
-        ChecksumCRC32=base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode(),
+        ChecksumCRC32=base64.b64encode(crc32(data).to_bytes(4, "big")).decode(),
     )
     return _completed(part.number, answer)
 
