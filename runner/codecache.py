@@ -111,7 +111,7 @@ class CodeCache:
         # A git of a runner that died, begun when we looked for them, may be making the same.
         self.path.mkdir(parents=True, exist_ok=True)
         git.output(self.context(), "init", "--bare", "--quiet", "--template=")
-        (self.path / KEPT).mkdir()
+        (self.path / KEPT).mkdir(parents=True, exist_ok=True)
         (self.path / "whole").touch()
 
     def _tidy(self) -> None:

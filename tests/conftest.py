@@ -67,8 +67,6 @@ def environment(folder: Path) -> dict[str, str]:
     identity = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in IDENTITY.items()}
     xdg = {f"XDG_{kind}_HOME": str(folder / place) for kind, place in XDG.items()}
     quiet = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
-    # A dozen examples of hooks in each of the repositories would be half of all files that a session makes.
-    quiet["GIT_TEMPLATE_DIR"] = ""
     return {"HOME": str(folder), **xdg, **identity, **quiet, **network.CLOSED}
 
 

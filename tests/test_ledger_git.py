@@ -103,7 +103,6 @@ def test_an_old_git_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_hooks_of_the_user_do_not_run(tmp_path: Path) -> None:
     top = work(tmp_path / "code")
     script = top / ".git/hooks/post-index-change"
-    script.parent.mkdir(exist_ok=True)
     script.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     script.chmod(0o755)
     (top / "train.py").write_text("changed")
