@@ -107,12 +107,12 @@ class CodeCache:
         if (self.path / "whole").exists():
             self._tidy()
             return
-        self._forget()
-        # A git of a runner that died, begun when we looked for them, may be making the same.
-        self.path.mkdir(parents=True, exist_ok=True)
-        git.output(self.context(), "init", "--bare", "--quiet", "--template=")
-        (self.path / KEPT).mkdir(parents=True, exist_ok=True)
-        (self.path / "whole").touch()
+        # A git of a runner that died, not yet begun when we looked for them, may still be writing where it was.
+        with folder.made_anew(self.path) as fresh:
+            there = git.Context(folder=fresh, environment={"GIT_DIR": str(fresh)}, timeout=FETCH_SECONDS)
+            git.output(there, "init", "--bare", "--quiet", "--template=")
+            (fresh / KEPT).mkdir()
+            (fresh / "whole").touch()
 
     def _tidy(self) -> None:
         for pattern in STALE:

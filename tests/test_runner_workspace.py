@@ -257,6 +257,17 @@ def test_a_git_of_a_killed_runner_that_still_writes_there_keeps_nothing_up(remot
         writer.join()
 
 
+def test_a_git_of_a_killed_runner_that_makes_the_same_keeps_nothing_up(remote: Remote, tmp_path: Path) -> None:
+    snapshot, place = remote.snapshot(), tmp_path / "code.git"
+    orphan = ["git", "init", "--bare", "--quiet", "--template="]
+    for _ in range(15):
+        code = CodeCache(place, str(remote.path))
+        code.discard()
+        with subprocess.Popen(orphan, env={**os.environ, "GIT_DIR": str(place)}, stderr=subprocess.DEVNULL):
+            code.fetch(KEY, snapshot)
+        assert sh(place, "cat-file", "-t", snapshot) == "commit"
+
+
 @pytest.mark.parametrize("text", ["", "clean", "clean x y", "\0", "used " + "0" * 40])
 def test_a_doubtful_state_is_never_taken_for_a_clean_tree(spaces: Workspaces, remote: Remote, text: str) -> None:
     snapshot = remote.snapshot()

@@ -49,6 +49,29 @@ def discard(path: Path) -> None:
 
 
 @contextmanager
+def made_anew(path: Path) -> Iterator[Path]:
+    """A folder beside, which takes the place of whatever stands there when it is whole. Raises OSError."""
+    scratch, wastes = _sibling(path, _NEW), list[Path]()
+    scratch.mkdir(parents=True, mode=0o700)
+    try:
+        yield scratch
+        for left in reversed(range(_TRIES)):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.rename(waste := _sibling(path, _WASTE))
+                wastes.append(waste)
+            try:
+                scratch.rename(path)
+            except OSError:  # who still writes there has made it again
+                if not left:
+                    raise
+            else:
+                return
+    finally:
+        for each in (scratch, *wastes):
+            shutil.rmtree(each, ignore_errors=True)
+
+
+@contextmanager
 def lock(path: Path) -> Iterator[None]:
     """One process at a time: for fetches, which would trip over each other's ref locks."""
     with path.with_name(f"{path.name}.lock").open("wb") as file:
