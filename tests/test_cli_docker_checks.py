@@ -31,7 +31,8 @@ def test_limits_that_have_no_effect_are_seen(docker_engine: DockerEngine) -> Non
     assert limit_probe.without_effect(engine, "probe1") == ()
     names = limit_probe.without_effect(engine, "probe2", cpu=None, memory=None, shm_size=None)
     assert names == ("memory", "cpu", "shm-size")
-    assert engine.labelled("dstack.probe=limits") == []
+    # By name: tests of other workers probe the same engine.
+    assert [name for name in ("probe1", "probe2") if engine.state(f"dstack-{name}-probe")] == []
     engine.close()
 
 
